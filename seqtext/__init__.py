@@ -1,0 +1,29 @@
+"""seqtext: text sequence tasks in Python and PyTorch.
+
+    import seqtext
+
+    run = seqtext.train("ner", data="my-corpus", overrides={"train.epochs": 20})
+    tagger = seqtext.load(run.folder)
+    tagger.predict(["Angela Merkel flew from Berlin to Washington."])
+    seqtext.evaluate(run.folder, "my-corpus")
+
+The names below are loaded on first use, so that importing seqtext imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqtext.api import check, evaluate, load, predict, train, train_seeds
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "check", "evaluate", "load", "predict", "train", "train_seeds"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from seqtext import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'seqtext' has no attribute {name!r}")

@@ -1,0 +1,69 @@
+"""The `seqtext` command: one file a command, each a thin body over the same-named function of `seqtext.api`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from seqtext import __version__
+from seqtext.cli.check import check
+from seqtext.cli.evaluate import evaluate
+from seqtext.cli.predict import predict
+from seqtext.cli.recipes import app as recipes
+from seqtext.cli.train import train
+from seqtext.errors import InputError
+
+app = typer.Typer(
+    name="seqtext",
+    help="Text sequence tasks: train, evaluate and use recurrent models. Begin with: seqtext train ner",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Results go to stdout, progress and messages to stderr. Bad input exits with 2, an interruption with 130.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"seqtext {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.add_typer(recipes, name="recipes")
+app.command()(check)
+
+
+def main() -> None:
+    """Run the command line: 0 for success, 2 for bad input, 128 + the signal's number for an interruption."""
+    try:
+        app()
+    except InputError as error:
+        print(f"seqtext: {error}", file=sys.stderr)
+        number = getattr(error, "signal", None)
+        sys.exit(128 + number if number else 2)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); give Python nothing left to flush into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""How training looks on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
+
+
+class Display:
+    """A listener of training events."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.job: Any = None
+        self.scored: Evaluated | None = None
+        self.started = 0.0
+        self.first = self.total = self.tokens = 0
+        self.loss, self.rate = "", 0.0
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Stepped):
+            if event.loss is not None:
+                self.loss = f"loss {event.loss:.4f}"
+            self._advance(event)
+        elif isinstance(event, Evaluated):
+            self.scored = event
+        elif isinstance(event, EpochEnded):
+            self._line(event)
+        elif isinstance(event, Finished):
+            self.close()
+            self.console.print(f"done: {event.reason} ({event.epoch} epochs, {event.step:,} steps)")
+
+    def _start(self, event: Started) -> None:
+        self.close()
+        self.started, self.first, self.total = time.perf_counter(), event.step, event.total_steps
+        at = f", from step {event.step:,}" if event.step else ""
+        self.console.print(
+            f"{event.parameters:,} parameters on {event.device}; {event.steps_per_epoch:,} steps an epoch{at}"
+        )
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.console, refresh_per_second=4)
+            self.job = self.bar.add_task("train", total=event.total_steps, completed=event.step, epoch=1, note="")
+            self.bar.start()
+
+    def _advance(self, event: Stepped) -> None:
+        if self.bar is None:
+            return
+        best = f"best {self.scored.best_score:.4f}" if self.scored else ""
+        note = f"{self.rate:,.0f} tokens/s {self.loss} {best}"
+        self.bar.update(self.job, completed=event.step, epoch=event.epoch, note=note)
+
+    def _line(self, event: EpochEnded) -> None:
+        self.rate = event.tokens / max(event.seconds, 1e-9)
+        parts = [f"epoch {event.epoch}", f"loss {event.loss:.4f}", f"lr {event.lr:.3g}", f"{self.rate:,.0f} tokens/s"]
+        if self.scored is not None:
+            key = next(iter(self.scored.scores))
+            key = "f1" if "f1" in self.scored.scores else key
+            parts.append(f"valid {key} {self.scored.scores[key]:.4f}" + (" (best)" if self.scored.best else ""))
+        done = (event.step - self.first) / max(1, self.total - self.first)
+        left = (time.perf_counter() - self.started) * (1.0 - done) / max(done, 1e-9)
+        parts.append(f"left {int(left // 60)}:{int(left % 60):02d}")
+        self.console.print("  ".join(parts))

@@ -1,0 +1,24 @@
+"""Tables on stdout: drawn for a terminal, tab-separated for a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print one table; columns after the first stand to the right."""
+    if not sys.stdout.isatty():
+        print(title)
+        for row in [header, *rows]:
+            print("\t".join(row))
+        return
+    import rich.table
+    from rich.console import Console
+
+    drawn = rich.table.Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        drawn.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        drawn.add_row(*row)
+    Console().print(drawn)

@@ -1,0 +1,80 @@
+"""Files that are either whole or not there: written under another name, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from seqtext.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write a file or a folder to; it becomes `path` when the block ends without an error.
+
+    A folder that stood there before is moved aside first and then removed, so that a kill leaves one of the two
+    under `path` or, for an instant, the old one under `path.old`, which `restored` finds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield unfinished
+        if unfinished.is_dir() and path.is_dir():
+            old = old_name(path)
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            unfinished.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            unfinished.replace(path)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(FileNotFoundError, IsADirectoryError):
+            unfinished.unlink()
+
+
+def old_name(path: Path) -> Path:
+    """Where `replacing` keeps a folder for the instant of the exchange."""
+    return path.with_name(f"{path.name}.old")
+
+
+def restored(path: Path) -> Path:
+    """`path`, or what a kill in the middle of `replacing` left of it."""
+    return path if path.exists() or not old_name(path).exists() else old_name(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        for value in values:
+            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, *, check: Callable[[Any], bool] = lambda value: isinstance(value, dict)) -> Any:
+    """The JSON value in a run's file. Raises `RunError` naming the file where it is missing or not as written."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing; the run folder is not complete") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged, not the JSON that a run holds ({error})") from None
+    if not check(value):
+        raise RunError(f"{path}: damaged, its content is not what a run holds")
+    return value

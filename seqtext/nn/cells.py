@@ -1,0 +1,145 @@
+"""Recurrent cells: one layer, one direction, over a padded batch, through torch's fused kernels.
+
+Every cell has the same face, so a new one is a class here and a line in `CELLS`:
+
+    Cell(input_size, hidden_size, **options of Cell.Options)
+    cell(x (B, T, D), state=None)  -> (states (B, T, H), state)      all steps at once
+    cell.step(x (B, D), state=None) -> (output (B, H), state)        one step, for decoding
+
+A state is a tuple of (B, H) tensors; its first member is the output. `None` is the zero state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from seqtext.config import Config
+
+State: TypeAlias = tuple[Tensor, ...]
+
+
+class Cell(nn.Module):
+    """Base of the cells that torch has a fused kernel for.
+
+    Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
+    """
+
+    class Options(Config):
+        """Settings this cell alone has."""
+
+    gates: ClassVar[int]
+    """Blocks of H rows in the weight matrices."""
+    parts: ClassVar[int] = 1
+    """Members of the state."""
+
+    def __init__(self, kernel: nn.RNNBase) -> None:
+        super().__init__()
+        self.kernel: Any = kernel
+        self.input_size, self.hidden_size = kernel.input_size, kernel.hidden_size
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew from torch's global generator."""
+        nn.init.xavier_uniform_(self.kernel.weight_ih_l0)
+        for block in self.kernel.weight_hh_l0.data.chunk(self.gates):
+            nn.init.orthogonal_(block)
+        nn.init.zeros_(self.kernel.bias_ih_l0)
+        nn.init.zeros_(self.kernel.bias_hh_l0)
+
+    def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """x (B, T, D), state of (B, H) -> states (B, T, H), the state after the last step.
+
+        With `lengths` (B,) the returned state is each row's own at its last real step. Where they differ, the rows
+        are packed, which costs speed: pass `lengths` only where the state is used, since `states` do not need it.
+        """
+        start = self._pack(state)
+        if lengths is None or bool((lengths == x.size(1)).all()):
+            states, end = self.kernel(x, start)
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            output, end = self.kernel(packed, start)
+            states, _ = pad_packed_sequence(output, batch_first=True, total_length=x.size(1))
+        return states, self._unpack(end)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """x (B, D), state of (B, H) -> output (B, H), state."""
+        states, state = self(x.unsqueeze(1), state)
+        return states.squeeze(1), state
+
+    def _pack(self, state: State | None) -> Any:
+        """Our tuple of (B, H) as the (1, B, H) that the kernel takes."""
+        if state is None:
+            return None
+        return state[0].unsqueeze(0)
+
+    def _unpack(self, end: Any) -> State:
+        return (end.squeeze(0),)
+
+
+class RNN(Cell):
+    """The plain recurrence h' = f(W x + U h + b) (Elman 1990), f tanh or relu."""
+
+    class Options(Config):
+        nonlinearity: Literal["tanh", "relu"] = "tanh"
+        """What squashes the new state."""
+
+    gates = 1
+
+    def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
+        super().__init__(nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity))
+
+
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers 2000)."""
+
+    class Options(Config):
+        forget_bias: float = 1.0
+        """Where the forget gate's bias starts; 1 keeps gradients alive early in training (Jozefowicz 2015)."""
+
+    gates = 4
+    parts = 2
+
+    def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0) -> None:
+        self.forget_bias = forget_bias
+        super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        hidden = self.hidden_size
+        # Torch's gates stand in the order input, forget, cell, output; its two biases add up.
+        nn.init.constant_(self.kernel.bias_ih_l0.data[hidden : 2 * hidden], self.forget_bias)
+
+    def _pack(self, state: State | None) -> Any:
+        return None if state is None else tuple(part.unsqueeze(0) for part in state)
+
+    def _unpack(self, end: Any) -> State:
+        return tuple(part.squeeze(0) for part in end)
+
+
+class GRU(Cell):
+    """Gated recurrent unit (Cho 2014), with the reset gate after the recurrent product, as cuDNN has it."""
+
+    gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
+
+
+CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+def build_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any] | None = None) -> Cell:
+    """The cell called `name`; `options` are those of its `Options`, the rest stand at their defaults."""
+    kind: Any = CELLS[name]
+    cell: Cell = kind(input_size, hidden_size, **kind.Options.model_validate(dict(options or {})).model_dump())
+    return cell
+
+
+def zero_state(cell: Cell, x: Tensor) -> State:
+    """The zero state of `cell` for a batch like x (B, ...)."""
+    return tuple(torch.zeros(x.size(0), cell.hidden_size, dtype=x.dtype, device=x.device) for _ in range(cell.parts))

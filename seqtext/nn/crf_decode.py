@@ -1,0 +1,84 @@
+"""Max-product over a linear chain: the best path (Viterbi 1967) and the k best (Forney 1973; Huang & Chiang 2005).
+
+The recursion runs from each sentence's end to its start, over the sentence reversed within its own length, so that
+padding trails and no step needs a mask; the path is then read off from the start. Ties go to the smallest label at the
+first position where the best paths differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqtext.nn.crf_sum import Potentials, padded_logits, padding_mask, reversal
+
+NO_LABEL = -1
+"""What a path holds in the padding."""
+
+
+def _reversed_logits(p: Potentials) -> tuple[Tensor, Tensor]:
+    """Logits (T,B,C) with each sentence reversed, 0 in the padding; and the flat index (T*B,) that undoes it."""
+    batch, time, labels = p.logits.shape
+    flip = reversal(p.lengths, time)  # (T,B)
+    row = torch.arange(batch, device=flip.device)
+    logits = padded_logits(p).view(-1, labels).index_select(0, (flip + row * time).view(-1)).view(time, batch, labels)
+    return logits, (flip * batch + row).view(-1)
+
+
+def viterbi(p: Potentials) -> tuple[Tensor, Tensor]:
+    """Scores (B,) and paths (B,T) int64 of the best path; a score is -inf where no path is allowed."""
+    batch, time, labels = p.logits.shape
+    best, restore = _reversed_logits(p)  # becomes, in place, the best score of a path from here to the sentence's end
+    best[0] += p.end
+    joined = best.new_empty(batch, labels, labels)
+    reached = best.new_empty(batch, labels)
+    previous, *rest = best.unbind()
+    for current in rest:
+        torch.add(previous[:, None], p.transitions, out=joined)  # (B, from, to)
+        torch.amax(joined, -1, out=reached)
+        previous = current.add_(reached)
+    best = best.view(-1, labels).index_select(0, restore).view(time, batch, labels)
+
+    # Keeping no back-pointers and finding the argmax again along the one path that matters is the cheaper way.
+    scores = (best[0] + p.start).amax(-1)
+    paths = p.lengths.new_empty(time, batch)
+    reached = p.start.repeat(batch, 1)
+    for t, (ahead, path) in enumerate(zip(best.unbind(), paths.unbind(), strict=True)):
+        if t:
+            torch.index_select(p.transitions, 0, paths[t - 1], out=reached)
+        torch.argmax(reached.add_(ahead), -1, out=path)
+    paths = paths.T.masked_fill(~padding_mask(p.lengths, time), NO_LABEL)
+    return torch.where(p.lengths > 0, scores, 0.0), paths
+
+
+def kbest(p: Potentials, k: int) -> tuple[Tensor, Tensor]:
+    """Scores (B,k), best first, and paths (B,k,T); beyond the last allowed path: score -inf, path all `NO_LABEL`.
+
+    Paths of equal score come in an order of torch's choosing.
+    """
+    batch, time, labels = p.logits.shape
+    logits, restore = _reversed_logits(p)
+    # best[r, b, c]: scores, best first, of the k best paths from this position, with label c, to the sentence's end.
+    best = logits.new_full((time, batch, labels, k), -torch.inf)
+    # Where such a path goes next: label * k + rank at the next position.
+    pointer = torch.zeros(time, batch, labels, k, dtype=torch.int64, device=logits.device)
+    best[0, :, :, 0] = logits[0] + p.end
+    for r in range(1, time):
+        joined = p.transitions[:, :, None] + best[r - 1, :, None]  # (B, from, to, k)
+        torch.topk(joined.view(batch, labels, labels * k), k, out=(best[r], pointer[r]))
+        best[r] += logits[r, :, :, None]
+
+    last = (p.lengths - 1).clamp(min=0)  # a sentence's start is the last step of its reversal
+    whole = best[last, torch.arange(batch, device=last.device)] + p.start[:, None]  # (B,C,k)
+    scores, state = whole.view(batch, labels * k).topk(k)
+    pointer = pointer.view(time * batch, labels * k).index_select(0, restore).view(time, batch, labels * k)
+    paths = state.new_empty(batch, k, time)
+    for t in range(time):
+        paths[:, :, t] = state // k
+        state = pointer[t].gather(1, state)
+
+    empty = (p.lengths == 0)[:, None]
+    first = torch.arange(k, device=scores.device) == 0
+    scores = torch.where(empty, torch.where(first, 0.0, -torch.inf), scores)
+    real = padding_mask(p.lengths, time)[:, None] & (scores > -torch.inf)[:, :, None]
+    return scores, paths.masked_fill_(~real, NO_LABEL)

@@ -1,0 +1,46 @@
+"""Dropout whose mask is shared along an axis: over time (locked, Gal & Ghahramani 2016) or over features (words)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LockedDropout(nn.Module):
+    """Variational dropout: one mask a sequence, the same at every time step (Gal & Ghahramani 2016, eq. 8)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D); the mask is (B, 1, D), scaled by 1 / (1 - p)."""
+        if not self.training or self.p == 0.0:
+            return x
+        keep = 1.0 - self.p
+        mask = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(keep).div_(keep)
+        return x * mask
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class WordDropout(nn.Module):
+    """Drops whole words: all features of a position at once, so that the model learns to lean on the context.
+
+    Not rescaled: what is dropped is a word, and the words that stay should look as they do at prediction.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D); the mask is (B, T, 1)."""
+        if not self.training or self.p == 0.0:
+            return x
+        mask = torch.empty(x.size(0), x.size(1), 1, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.p)
+        return x * mask
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

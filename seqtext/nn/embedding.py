@@ -1,0 +1,224 @@
+"""Words as vectors: pretrained and trained embeddings, characters (CNN or recurrent), letter shapes.
+
+Everything that depends on a word alone is computed once for each word type of a batch, then spread over its
+positions: a batch of text repeats its words, so this halves the work of the character model and costs nothing exact.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.nn.cells import build_cell
+from seqtext.nn.dropout import LockedDropout, WordDropout
+from seqtext.nn.rnn import reversal, reverse
+
+
+class Words(NamedTuple):
+    """The words of a batch: U types, each once, and which type stands where."""
+
+    positions: Tensor
+    """(B, T) int64: the type at each position; padding may hold any type."""
+    ids: Tensor
+    """(U,) int64: ids in the training vocabulary, 1 for an unknown word."""
+    characters: Tensor
+    """(U, L) int64: character ids, padded with 0."""
+    shapes: Tensor
+    """(U,) int64: letter shapes."""
+    vectors: Tensor | None
+    """(U, P): pretrained vectors, zero where there is none."""
+    pretrained: Tensor
+    """(U,) bool: whether there is a pretrained vector."""
+
+
+class NoCharacters(Config):
+    """Words are read whole."""
+
+    name: Literal["none"] = "none"
+
+
+class CharacterCNN(Config):
+    """Convolutions over a word's characters, the maximum of each filter (Ma & Hovy 2016)."""
+
+    name: Literal["cnn"] = "cnn"
+    size: int = Field(default=30, ge=1)
+    """Features of a character."""
+    filters: int = Field(default=50, ge=1)
+    """Filters of each width."""
+    widths: list[int] = Field(default=[3], min_length=1)
+    """Characters a filter sees."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Locked dropout on characters' features."""
+
+
+class CharacterRNN(Config):
+    """A recurrent layer over a word's characters in both directions, their last states (Lample 2016)."""
+
+    name: Literal["rnn"] = "rnn"
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """Which cell reads the characters."""
+    size: int = Field(default=30, ge=1)
+    """Features of a character."""
+    hidden_size: int = Field(default=25, ge=1)
+    """Features of a state, in each direction."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Locked dropout on characters' features."""
+
+
+class EmbeddingConfig(Config):
+    """What a word's vector is made of."""
+
+    size: int = Field(default=50, ge=0)
+    """Features of a trained word embedding where there are no pretrained vectors; with them, their size counts."""
+    tune: bool = True
+    """Train the pretrained vectors of training words; otherwise they stay as they are."""
+    shapes: int = Field(default=0, ge=0)
+    """Features of a word's letter shape (lower, Title, UPPER, number, ...); 0 for none."""
+    characters: NoCharacters | CharacterCNN | CharacterRNN = Field(default=CharacterCNN(), discriminator="name")
+    """How a word's characters are read."""
+    rare_dropout: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Chance that a word seen once in training is read as the unknown word, which so is learned (Lample 2016)."""
+    word_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Chance that all features of a position are dropped."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Locked dropout on the features of words."""
+
+
+class CNNOverCharacters(nn.Module):
+    """Convolutions of several widths over the characters of a word, maximum over positions.
+
+    A convolution of width w is w matrix products, of the same characters, added with shifts. All of them, for all
+    widths, are one product here: with so few channels that is several times faster on a CPU than a convolution.
+    """
+
+    def __init__(self, vocabulary: int, config: CharacterCNN) -> None:
+        super().__init__()
+        self.widths, self.filters = config.widths, config.filters
+        self.embedding = nn.Embedding(vocabulary, config.size, padding_idx=0)
+        self.dropout = LockedDropout(config.dropout)
+        self.taps = nn.Linear(config.size, sum(config.widths) * config.filters, bias=False)
+        self.bias = nn.Parameter(torch.zeros(len(config.widths) * config.filters))
+        self.output_size = config.filters * len(config.widths)
+        bound = (3.0 / config.size) ** 0.5
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        self.embedding.weight.data[0].zero_()
+        start = 0
+        for width in config.widths:  # as torch starts a convolution: by the number of inputs of a filter
+            rows = self.taps.weight.data[start : start + width * config.filters]
+            nn.init.uniform_(rows, -((width * config.size) ** -0.5), (width * config.size) ** -0.5)
+            start += width * config.filters
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """characters (U, L) -> (U, filters * widths).
+
+        Every window that holds a real character counts, those half outside the word too; padding adds none.
+        """
+        margin = max(self.widths) - 1
+        x = self.dropout(self.embedding(nn.functional.pad(characters, (margin, margin))))  # (U, M + L + M, D)
+        taps = self.taps(x).unflatten(2, (-1, self.filters)).unbind(2)  # sum of widths times (U, M + L + M, F)
+        real = (characters != 0).sum(1, keepdim=True)  # (U, 1)
+        size, first, outputs = characters.size(1), 0, []
+        for width in self.widths:
+            windows = size + width - 1
+            start = margin - (width - 1)  # the first window ends on the first character
+            shifted = [taps[first + k][:, start + k : start + k + windows] for k in range(width)]
+            y = shifted[0]
+            for other in shifted[1:]:
+                y = y + other  # (U, L + width - 1, F)
+            beyond = torch.arange(windows, device=y.device) >= real + width - 1  # (U, L + width - 1)
+            outputs.append(y.masked_fill(beyond.unsqueeze(2), -torch.inf).max(1).values)
+            first += width
+        # A word of no character has no window; it only occurs where a batch was padded with empty words.
+        return torch.cat(outputs, dim=1).clamp(min=-1e4) + self.bias
+
+
+class RNNOverCharacters(nn.Module):
+    """The last states of a recurrent layer that reads a word's characters from both ends."""
+
+    def __init__(self, vocabulary: int, config: CharacterRNN) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, config.size, padding_idx=0)
+        self.dropout = LockedDropout(config.dropout)
+        self.forwards = build_cell(config.cell, config.size, config.hidden_size)
+        self.backwards = build_cell(config.cell, config.size, config.hidden_size)
+        self.output_size = 2 * config.hidden_size
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """characters (U, L) -> (U, 2H)."""
+        x = self.dropout(self.embedding(characters))  # (U, L, D)
+        real = (characters != 0).sum(1)
+        last = (real - 1).clamp(min=0).view(-1, 1, 1)
+        ends = []
+        for cell, inputs in ((self.forwards, x), (self.backwards, reverse(x, reversal(real, x.size(1), x.device)))):
+            states, _ = cell(inputs)
+            ends.append(states.gather(1, last.expand(-1, 1, states.size(2))).squeeze(1))
+        return torch.cat(ends, dim=1)
+
+
+class WordEmbedding(nn.Module):
+    """Pretrained vectors, a trained table, characters and letter shapes, side by side.
+
+    With pretrained vectors the table holds what training adds to them, so it begins at zero for words that have a
+    vector; a word first met at prediction then has its vector and nothing added, and the vectors themselves are
+    never copied into a run. Words without a vector, and all words where there are none, begin at random.
+    """
+
+    rare_from: Tensor
+
+    def __init__(
+        self,
+        config: EmbeddingConfig,
+        *,
+        vocabulary: int,
+        characters: int,
+        shapes: int,
+        vector_size: int = 0,
+        pretrained: Tensor | None = None,
+        rare_from: int | None = None,
+    ) -> None:
+        """`pretrained` (V,) bool: which ids have a pretrained vector. Ids from `rare_from` on were seen once."""
+        super().__init__()
+        self.tune, self.rare_dropout = config.tune, config.rare_dropout
+        # A buffer, since only the training text knows it and a resumed run needs it.
+        self.register_buffer("rare_from", torch.tensor(vocabulary if rare_from is None else rare_from))
+        size = vector_size or config.size
+        self.table = nn.Embedding(vocabulary, size, padding_idx=0) if size else None
+        self.shapes = nn.Embedding(shapes, config.shapes) if config.shapes else None
+        self.characters: CNNOverCharacters | RNNOverCharacters | None = None
+        if isinstance(config.characters, CharacterCNN):
+            self.characters = CNNOverCharacters(characters, config.characters)
+        elif isinstance(config.characters, CharacterRNN):
+            self.characters = RNNOverCharacters(characters, config.characters)
+        self.output_size = size + config.shapes + (self.characters.output_size if self.characters else 0)
+        self.word_dropout, self.dropout = WordDropout(config.word_dropout), LockedDropout(config.dropout)
+        if self.table is not None:
+            bound = (3.0 / size) ** 0.5
+            nn.init.uniform_(self.table.weight, -bound, bound)
+            self.table.weight.data[0].zero_()
+            if pretrained is not None:
+                self.table.weight.data[pretrained] = 0.0
+
+    def forward(self, words: Words) -> Tensor:
+        """words of (B, T) positions -> (B, T, output_size)."""
+        parts = []
+        if self.table is not None:
+            ids = words.ids
+            if self.training and self.rare_dropout > 0.0:
+                chance = torch.rand(ids.shape, device=ids.device) < self.rare_dropout
+                ids = torch.where((ids >= self.rare_from) & chance, 1, ids)
+            table = self.table(ids)  # (U, P)
+            if words.vectors is not None:
+                # The unknown word's embedding is for words without a vector; frozen vectors take nothing added.
+                plain = words.pretrained & (ids == 1) if self.tune else words.pretrained
+                table = table.masked_fill(plain.unsqueeze(1), 0.0) + words.vectors
+            parts.append(table)
+        if self.characters is not None:
+            parts.append(self.characters(words.characters))
+        if self.shapes is not None:
+            parts.append(self.shapes(words.shapes))
+        types = torch.cat([part.to(parts[0].dtype) for part in parts], dim=1)  # (U, E)
+        return self.dropout(self.word_dropout(nn.functional.embedding(words.positions, types)))

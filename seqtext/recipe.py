@@ -1,0 +1,102 @@
+"""Recipes: a TOML file that says which task, data, model and training; parsed, overridden, checked, written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from seqtext.config import Config, override, parse, read_toml, to_toml
+from seqtext.errors import ConfigError
+from seqtext.shelf import find
+from seqtext.tasks import TASKS
+from seqtext.training.config import TrainConfig
+
+TOP = ("task", "seed", "description", "data", "model", "train", "expected")
+
+
+class Expected(Config):
+    """What a recipe reached when it was last run, and how to run it again."""
+
+    score: str
+    """The figures, for people: metric, split, mean and deviation."""
+    data: str = ""
+    """The data they were measured on."""
+    seeds: list[int] = Field(default_factory=list)
+    """The seeds of the mean."""
+    command: str = ""
+    """What printed them."""
+    commit: str = ""
+    """The code that printed them."""
+    machine: str = ""
+    """The kind of machine, and the time a run took there."""
+    published: str = ""
+    """What others printed for the like, with the source."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe whose every value was checked."""
+
+    name: str
+    task: type[Any]
+    seed: int
+    description: str
+    data: Any
+    model: Any
+    train: TrainConfig
+    expected: Expected | None
+
+    def toml(self) -> str:
+        """The recipe with every default written out; itself a recipe."""
+        table: dict[str, Any] = {"task": self.task.name, "seed": self.seed, "description": self.description}
+        table |= {"data": self.data.model_dump(), "model": self.model.model_dump(), "train": self.train.model_dump()}
+        if self.expected:
+            table["expected"] = self.expected.model_dump()
+        return to_toml(table)
+
+
+def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Find, read, override and check a recipe. Raises `ConfigError` with every fault at once."""
+    path = find(name)
+    return check(override(read_toml(path), overrides, source=str(path)), name=path.stem, source=str(path))
+
+
+def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
+    """Check a recipe's table. Raises `ConfigError` with every fault at once."""
+    faults = []
+    for key in values:
+        if key not in TOP:
+            near = difflib.get_close_matches(key, TOP, n=1)
+            faults.append(
+                f"{key}: unknown key; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(TOP)}")
+            )
+    kind = values.get("task")
+    task = TASKS.get(kind) if isinstance(kind, str) else None
+    if task is None:
+        faults.append(f"task: expected one of {', '.join(TASKS)}, got {kind!r}")
+    seed, description = values.get("seed", 1), values.get("description", "")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        faults.append(f"seed: expected a whole number of 0 or more, got {seed!r}")
+    if not isinstance(description, str):
+        faults.append(f"description: expected a string, got {description!r}")
+    schemas: dict[str, type[Config]] = {"train": TrainConfig, "expected": Expected}
+    if task is not None:
+        schemas |= {"data": task.Data, "model": task.Model}
+    parts: dict[str, Any] = {}
+    for section in ("data", "model", "train", "expected"):
+        table = values.get(section, {})
+        if not isinstance(table, Mapping):
+            faults.append(f"{section}: expected a table, got {table!r}")
+        elif section in schemas and (section != "expected" or table):
+            try:
+                parts[section] = parse(schemas[section], table, source=source, prefix=section)
+            except ConfigError as error:
+                faults.extend(error.faults)
+    if faults:
+        raise ConfigError(source, faults)
+    assert task is not None
+    return Recipe(name, task, seed, description, parts["data"], parts["model"], parts["train"], parts.get("expected"))

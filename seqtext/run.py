@@ -1,0 +1,144 @@
+"""The run folder: what training leaves and everything else loads.
+
+    recipe.toml             fully resolved, itself a recipe
+    model.safetensors       the best weights so far, with the step and score they reached
+    tokenizer.json, characters.json, labels.json ...    what the task learned (`Task.save`)
+    meta.json               format version, library versions, seed, data fingerprints, scores
+    metrics.jsonl           every report of training
+    predictions.valid.jsonl what the best weights predict for the validation split
+    checkpoints/last/       for going on with training, nothing else
+
+A run appears complete: it is made under another name and renamed. Loading one runs none of its maker's code.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqtext import __version__
+from seqtext import recipe as recipes
+from seqtext.errors import ConfigError, RunError
+from seqtext.files import read_json, replacing, write_json
+from seqtext.recipe import Recipe
+from seqtext.task import Task
+from seqtext.training.checkpoint import save_checkpoint
+from seqtext.training.loop import Snapshot
+
+FORMAT = 1
+"""Grows when a run folder written by newer code can no longer be read by older code."""
+LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "safetensors", "nltk")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a recipe, a task and facts."""
+
+    folder: Path
+    recipe: Recipe
+    task: Task
+    meta: dict[str, Any]
+
+
+def check_free(folder: Path) -> None:
+    """Raises `RunError` where `folder` exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder}: exists already; choose another --out, or go on with it: seqtext train --resume {folder}"
+        )
+
+
+def create(
+    folder: Path, recipe: Recipe, task: Task, module: nn.Module, snapshot: Snapshot, meta: dict[str, Any]
+) -> Run:
+    """Make a complete run folder for a training that is about to start.
+
+    Raises `RunError` where `folder` exists and is not empty.
+    """
+    check_free(folder)
+    meta = {"format": FORMAT, "task": recipe.task.name, "recipe": recipe.name, "seed": recipe.seed, **meta}
+    meta |= {"versions": versions(), "step": 0, "scores": {}}
+    try:
+        with replacing(folder) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+            task.save(unfinished)
+            save_weights(unfinished, module, {"step": "0"})
+            write_json(unfinished / "meta.json", meta)
+            (unfinished / "metrics.jsonl").touch()
+            save_checkpoint(unfinished / "checkpoints" / "last", snapshot)
+            if folder.is_dir():  # empty: `replacing` would keep it aside as an old version
+                folder.rmdir()
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    return Run(folder, recipe, task, meta)
+
+
+def open_run(folder: str | Path) -> Run:
+    """Read a run folder's recipe, task and facts. Raises `RunError` naming what is missing, damaged or too new."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    meta = read_json(folder / "meta.json", check=lambda value: isinstance(value, dict) and "format" in value)
+    version = meta["format"]
+    if not isinstance(version, int) or version > FORMAT:
+        raise RunError(
+            f"{folder}: run format {version}, written by seqtext {meta.get('versions', {}).get('seqtext', '?')}; "
+            f"this seqtext reads up to format {FORMAT}: upgrade it"
+        )
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        raise RunError(f"{path}: missing; the run folder is not complete")
+    try:
+        recipe = recipes.load(str(path))
+    except ConfigError as error:
+        raise RunError(f"{path}: not a recipe that this seqtext can read\n{error}") from None
+    task = recipe.task.load(folder, recipe.data)
+    return Run(folder, replace(recipe, name=str(meta.get("recipe", folder.name))), task, meta)
+
+
+def save_weights(folder: Path, module: nn.Module, about: dict[str, str]) -> None:
+    """Write model.safetensors whole; `about` travels in its header."""
+    from safetensors.torch import save_file
+
+    with replacing(folder / "model.safetensors") as unfinished:
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
+        save_file(tensors, unfinished, metadata=about)
+
+
+def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:
+    """Load model.safetensors into `module` and return what its header says. Raises `RunError` naming the file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise RunError(f"{path}: missing; the run folder is not complete")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata() or {}
+        module.load_state_dict(tensors)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged or cut off ({error})") from None
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: does not fit the model of recipe.toml: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return about
+
+
+def write_meta(run: Run, **changes: Any) -> None:
+    """Update the facts on disk and in memory."""
+    run.meta.update(changes)
+    write_json(run.folder / "meta.json", run.meta)
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    found = {"seqtext": __version__, "python": sys.version.split()[0]}
+    return found | {name: importlib.metadata.version(name) for name in LIBRARIES}

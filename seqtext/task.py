@@ -1,0 +1,167 @@
+"""The contract between a job and the rest of the house: read this file first.
+
+A task knows its data, its model, its loss and its score. It knows nothing of optimizers, devices, checkpoints or the
+command line; `training.loop.fit` trains any task, `api` saves and loads it, and `cli` shows it. A new task is one
+class with these methods in `tasks/` and one line in `TASKS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.data.sources import Split
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Goal(NamedTuple):
+    """What model selection watches: a key of `score` and which way is better."""
+
+    key: str
+    mode: Literal["max", "min"]
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Whether `new` beats `old`; any score beats none, and a NaN beats nothing."""
+        if old is None:
+            return new == new
+        return new > old if self.mode == "max" else new < old
+
+
+class Loss(NamedTuple):
+    """A batch's loss, summed, never averaged: the loop divides once, by the count over all ranks and micro-batches."""
+
+    total: Tensor
+    """() summed over targets."""
+    count: Tensor  # type: ignore[assignment]
+    """() number of targets."""
+    carry: Any = None
+    """Recurrent state handed to the next batch (truncated back-propagation through time); the loop detaches it."""
+
+
+class Table(NamedTuple):
+    """A table for people to read."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Batch(Protocol):
+    """A named tuple of tensors. `to_device` moves all of it but `lengths` and `rows`, which stay on the CPU."""
+
+    @property
+    def rows(self) -> Tensor:
+        """(B,) int64, CPU: the index of each example in the encoded data, to give results back in input order."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, CPU: real tokens of each example."""
+
+
+class Task(Protocol):
+    """Everything about a job but the insides of its module and the loop."""
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    """How `score` is computed, in one line: what a figure carries with it."""
+    empty: ClassVar[Any]
+    """The prediction for an input without a word."""
+    Data: ClassVar[type[Config]]
+    Model: ClassVar[type[Config]]
+    goal: ClassVar[Goal]
+
+    @classmethod
+    def read(cls, data: Any, split: Split) -> Dataset:
+        """One split as a memory-mapped `datasets.Dataset`. Raises `DataError` naming file and line."""
+
+    @classmethod
+    def fit(cls, data: Any, train: Dataset) -> Task:
+        """Learn tokenizer and labels from the training split."""
+
+    @classmethod
+    def load(cls, folder: Path, data: Any) -> Task:
+        """The task saved in a run folder. Raises `RunError` naming the file that is missing or damaged."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `fit` learned."""
+
+    def build(self, model: Any) -> nn.Module:
+        """The untrained module for this task's labels and vocabulary."""
+
+    def encode(self, dataset: Dataset) -> Sized:
+        """Numbers for a split, once: what `batches` cuts. Raises `DataError` for a label unknown to `fit`."""
+
+    def prepare(self, text: str, *, pretokenized: bool = False) -> Sized:
+        """A raw input as `inputs` takes it; its length is in tokens, and 0 where there is no word."""
+
+    def inputs(self, examples: Sequence[Any]) -> Sized:
+        """Numbers for prepared inputs, none of them empty; they have no labels."""
+
+    def batches(
+        self, encoded: Any, *, tokens: int, shuffle: np.random.Generator | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Any]:
+        """Cut `encoded` into batches of at most `tokens` padded tokens, in another order for every `shuffle`."""
+
+    def loss(self, module: nn.Module, batch: Any, carry: Any = None) -> Loss:
+        """The summed loss of a batch and its number of targets."""
+
+    def predict(self, module: nn.Module, batch: Any) -> list[Any]:
+        """One prediction for each of `batch.rows`, in that order. A task adds its own keyword options."""
+
+    def show(self, example: Any, prediction: Any) -> str:
+        """A prepared input and its prediction as one line of text."""
+
+    def record(self, example: Any, prediction: Any) -> dict[str, Any]:
+        """A prepared input, or a row of a dataset, and its prediction as a JSON object."""
+
+    def score(self, predictions: Sequence[Any], dataset: Dataset) -> dict[str, float]:
+        """Named scores of the predictions, in the order of `dataset`; `goal.key` is among them."""
+
+    def tables(self, predictions: Sequence[Any], dataset: Dataset) -> list[Table]:
+        """The evaluation for people to read."""
+
+    def describe(self, splits: Mapping[str, Dataset], encoded: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Facts about the data for `seqtext check`: sizes, lengths, labels, vocabulary and vector cover."""
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Copy a batch to `device`, asynchronously where the source is pinned; `lengths` and `rows` stay where they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        moved = {
+            name: value if name in ("lengths", "rows") else to_device(value, device)
+            for name, value in zip(batch._fields, batch)
+        }
+        return type(batch)(**moved)
+    return batch
+
+
+def predict_all(
+    task: Task, module: nn.Module, encoded: Sized, batches: Iterable[Any], device: torch.device, **options: Any
+) -> list[Any]:
+    """Predictions for every example of `encoded`, in its order, with the module in evaluation mode.
+
+    `options` are those of the task's `predict`.
+    """
+    results: list[Any] = [None] * len(encoded)
+    training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                for row, prediction in zip(
+                    batch.rows.tolist(), task.predict(module, to_device(batch, device), **options)
+                ):
+                    results[row] = prediction
+    finally:
+        module.train(training)
+    return results

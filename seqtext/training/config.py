@@ -1,0 +1,162 @@
+"""[train] of every recipe: batches, optimizer, schedule, averaging, stopping."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from seqtext.config import Config
+
+
+class Sgd(Config):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(default=0.1, gt=0.0)
+    """Learning rate."""
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the last update that carries on."""
+    nesterov: bool = False
+    """Look ahead along the momentum."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """L2 penalty."""
+
+
+class Adam(Config):
+    """Adam (Kingma & Ba 2015)."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Learning rate."""
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of the gradient's mean."""
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the gradient's mean square."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """L2 penalty."""
+
+
+class AdamW(Config):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Learning rate."""
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of the gradient's mean."""
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the gradient's mean square."""
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Share of the learning rate by which weights shrink a step."""
+
+
+class Asgd(Config):
+    """Gradient descent whose weights, from step `start` on, are averaged for evaluation (Polyak & Juditsky 1992)."""
+
+    name: Literal["asgd"] = "asgd"
+    lr: float = Field(default=0.1, gt=0.0)
+    """Learning rate."""
+    start: int = Field(default=0, ge=0)
+    """Step from which the average counts."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """L2 penalty."""
+
+
+class Constant(Config):
+    """The learning rate stays."""
+
+    name: Literal["constant"] = "constant"
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
+
+
+class Plateau(Config):
+    """The rate falls by `factor` when the goal has not improved for `patience` evaluations."""
+
+    name: Literal["plateau"] = "plateau"
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
+    factor: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """What the rate is multiplied by."""
+    patience: int = Field(default=3, ge=0)
+    """Evaluations without improvement that are put up with."""
+
+
+class Linear(Config):
+    """The rate falls in a straight line to `floor` times itself at the last step."""
+
+    name: Literal["linear"] = "linear"
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the rate that is left at the end."""
+
+
+class Cosine(Config):
+    """The rate falls along half a cosine to `floor` times itself at the last step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the rate that is left at the end."""
+
+
+class InverseSqrt(Config):
+    """The rate falls with the square root of the step after the warm-up (Vaswani 2017, eq. 3)."""
+
+    name: Literal["inverse-sqrt"] = "inverse-sqrt"
+    warmup: int = Field(default=1000, ge=1)
+    """Steps over which the rate rises from zero."""
+
+
+class NoAverage(Config):
+    """The weights themselves are evaluated and saved."""
+
+    name: Literal["none"] = "none"
+
+
+class Exponential(Config):
+    """An exponential moving average of the weights is evaluated and saved."""
+
+    name: Literal["exponential"] = "exponential"
+    decay: float = Field(default=0.999, gt=0.0, lt=1.0)
+    """Share of the average that a step keeps; early on less, so that the first weights are soon forgotten."""
+
+
+class Uniform(Config):
+    """The plain mean of the weights of all steps from epoch `start` on is evaluated and saved."""
+
+    name: Literal["uniform"] = "uniform"
+    start: int = Field(default=1, ge=1)
+    """The epoch, counted from 1, from which weights are averaged."""
+
+
+class TrainConfig(Config):
+    """How a model is trained."""
+
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the training data, at most."""
+    batch_tokens: int = Field(default=1024, ge=1)
+    """Padded tokens of a batch, at most; a longer example is a batch of its own."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients make one step, as if they were one batch."""
+    eval_batch_tokens: int = Field(default=8192, ge=1)
+    """Padded tokens of a batch in evaluation and prediction."""
+    optimizer: Sgd | Adam | AdamW | Asgd = Field(default=Adam(), discriminator="name")
+    """What turns gradients into updates."""
+    schedule: Constant | Plateau | Linear | Cosine | InverseSqrt = Field(default=Constant(), discriminator="name")
+    """How the learning rate changes."""
+    average: NoAverage | Exponential | Uniform = Field(default=NoAverage(), discriminator="name")
+    """Which weights are evaluated and saved."""
+    clip: float = Field(default=5.0, ge=0.0)
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    patience: int = Field(default=0, ge=0)
+    """Evaluations without improvement after which training stops; 0 never stops early."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Numbers of the forward pass; weights stay float32."""
+    log_every: int = Field(default=50, ge=1)
+    """Steps between two reports of the training loss; on a GPU, the only ones that wait for it."""
+    checkpoint_every: int = Field(default=500, ge=0)
+    """Steps between two checkpoints within an epoch; 0 leaves only those at the ends of epochs."""

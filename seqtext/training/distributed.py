@@ -1,0 +1,69 @@
+"""Where training runs: the device, the number format and the processes, by `accelerate`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqtext.errors import DeviceError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`: auto, cpu, cuda or cuda:N. Raises `DeviceError` where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit())):
+        raise DeviceError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise DeviceError(
+                f"--device {name}: no CUDA device here (torch {torch.__version__}); use --device cpu or auto"
+            )
+        index = int(name[5:]) if ":" in name else 0
+        if index >= count:
+            raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s), numbered from 0")
+        return torch.device("cuda", index)
+    return torch.device("cpu")
+
+
+class Devices:
+    """Device placement, autocast and the sums over processes that the loop needs."""
+
+    def __init__(self, device: torch.device, *, precision: str = "float32") -> None:
+        from accelerate import Accelerator
+
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+        mixed = "bf16" if precision == "bf16" else "no"
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+        self.device = device if self.accelerator.num_processes == 1 else self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.precision = precision
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The module wrapped for several processes where there are several; one process changes nothing."""
+        if self.world == 1:
+            return module, optimizer
+        return self.accelerator.prepare(module), optimizer
+
+    def bare(self, module: nn.Module) -> nn.Module:
+        """The module without a wrapper."""
+        return self.accelerator.unwrap_model(module) if self.world > 1 else module
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of forward passes: bf16 where the recipe asks for it."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def sum(self, value: Any) -> Tensor:
+        """The sum of a tensor () over all processes."""
+        value = torch.as_tensor(value)
+        return value if self.world == 1 else self.accelerator.reduce(value.to(self.device), "sum")
