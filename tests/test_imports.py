@@ -30,10 +30,11 @@ MAY = {
     "search": CORE | {"task"},
     "tasks": CORE | {"task", "search"},
     "training": CORE | {"task", "search"},
-    "recipe": CORE | {"task", "search", "tasks", "training"},
-    "run": CORE | {"task", "search", "tasks", "training", "recipe"},
-    "session": CORE | {"task", "search", "tasks", "training", "recipe", "run"},
-    "api": CORE | {"task", "search", "tasks", "training", "recipe", "run", "session"},
+    "shelf": {"config", "errors"},
+    "recipe": CORE | {"task", "search", "tasks", "training", "shelf"},
+    "run": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe"},
+    "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run"},
+    "api": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "session"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}
