@@ -85,6 +85,7 @@ def train_seeds(
     out: str | Path | None = None,
     seed: int | None = None,
     device: str = "auto",
+    tensorboard: bool = False,
     listen: Listener = lambda event: None,
 ) -> Seeds:
     """Train a recipe with `count` seeds, from `seed` (or the recipe's own) upward, and sum up their scores.
@@ -105,10 +106,11 @@ def train_seeds(
             known = runs.open_run(home)
             if known.recipe.toml() != this.toml():
                 raise RunError(f"{home}: a run of another recipe or other settings; choose another --out")
-            done = bool(known.meta.get("finished"))
-            finished.append(known if done else session.resume(home, (), where, listen=listen))
+            if not known.meta.get("finished"):
+                known = session.resume(home, (), where, tensorboard=tensorboard, listen=listen)
+            finished.append(known)
         else:
-            finished.append(session.start(this, home, where, listen=listen))
+            finished.append(session.start(this, home, where, tensorboard=tensorboard, listen=listen))
     summary = _summary(finished)
     write_json(folder / "summary.json", {"recipe": chosen.name, "seeds": [r.recipe.seed for r in finished], **summary})
     return Seeds(folder, finished, summary)
@@ -126,10 +128,10 @@ def evaluate(
     model = load(run, device=device)
     settings = _with_data(model.run.recipe.data, data, split)
     dataset = model.task.read(settings, split)
-    encoded = model.task.encode(dataset)
+    encoded = session.encode(model.task, settings, split, dataset)
     predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens)
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
-    settings_line = f"{model.task.metric}; {split} of {settings.source}; seqtext {__version__}"
+    settings_line = f"{model.task.metric}; {split} of {session.origin(settings, split)}; seqtext {__version__}"
     return Evaluation(split, len(dataset), scores, settings_line, tables)
 
 
@@ -169,12 +171,18 @@ class Model:
         return predict_all(self.task, self.module, encoded, batches, self.device, **options)
 
     def stream(
-        self, lines: Iterable[str], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
+        self,
+        lines: Iterable[str],
+        *,
+        batch_tokens: int | None = None,
+        pretokenized: bool = False,
+        at_once: int | None = None,
+        **options: Any,
     ) -> Iterator[tuple[Any, Any]]:
         """(prepared example, prediction) for each line, in order, in bounded memory; input may be endless.
 
-        Lines are gathered in windows that begin with one line and double, so that the first answer is quick and bulk
-        text is fast.
+        Lines are gathered in windows that begin with one line and double up to `at_once` (16384), so that the first
+        answer is quick and bulk text is fast; with 1, each line is answered before the next is read.
         """
         size, limit = 1, 64 * (batch_tokens or self.run.recipe.train.eval_batch_tokens)
         window: list[Any] = []
@@ -184,7 +192,7 @@ class Model:
             words += len(window[-1])
             if len(window) >= size or words >= limit:
                 yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
-                window, words, size = [], 0, min(2 * size, 16384)
+                window, words, size = [], 0, min(2 * size, at_once or 16384)
         yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
 
 
@@ -213,8 +221,9 @@ def check(
     chosen = _recipe(recipe, data, overrides, None)
     splits = session.read_splits(chosen)
     task = chosen.task.fit(chosen.data, splits["train"])
-    encoded = {split: task.encode(dataset) for split, dataset in splits.items()}
-    facts = [("recipe", f"{chosen.name}: task {task.name}, seed {chosen.seed}"), ("source", chosen.data.source)]
+    encoded = {split: session.encode(task, chosen.data, split, dataset) for split, dataset in splits.items()}
+    source = ", ".join(dict.fromkeys(session.origin(chosen.data, split) for split in splits))
+    facts = [("recipe", f"{chosen.name}: task {task.name}, seed {chosen.seed}"), ("source", source)]
     facts += task.describe(splits, encoded)
     torch.manual_seed(chosen.seed)
     module = task.build(chosen.model).to(where)
@@ -227,7 +236,7 @@ def check(
     count = sum(parameter.numel() for parameter in module.parameters())
     facts.append(("model", f"{count:,} parameters"))
     shape = f"{len(longest.rows)} x {int(longest.lengths.max())} tokens"
-    facts.append(("one step", f"longest batch {shape}: loss {float(loss.total) / float(loss.count):.3f} per target"))
+    facts.append(("one step", f"longest batch {shape}: loss {loss.total.item() / loss.count.item():.3f} per target"))
     return facts
 
 

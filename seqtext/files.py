@@ -15,17 +15,18 @@ from seqtext.errors import RunError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary sibling to write a file or a folder to; it becomes `path` when the block ends without an error.
 
     A folder that stood there before is moved aside first and then removed, so that a kill leaves one of the two
-    under `path` or, for an instant, the old one under `path.old`, which `restored` finds.
+    under `path` or, for an instant, the old one under `path.old`, which `restored` finds. With `new`, no folder is
+    replaced: `OSError` where there is one by then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield unfinished
-        if unfinished.is_dir() and path.is_dir():
+        if unfinished.is_dir() and path.is_dir() and not new:
             old = old_name(path)
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
@@ -48,6 +49,41 @@ def old_name(path: Path) -> Path:
 def restored(path: Path) -> Path:
     """`path`, or what a kill in the middle of `replacing` left of it."""
     return path if path.exists() or not old_name(path).exists() else old_name(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what kills left unfinished in `folder`; only where no other process writes to it."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes that ask for it by this; a process that ends, by a kill too, lets it go.
+
+    Raises `RunError` where another process holds it. A system or file system without such locks holds nothing.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise RunError(f"{folder}: another process is training in this folder; wait for it, or stop it") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

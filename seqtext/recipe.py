@@ -77,7 +77,9 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     kind = values.get("task")
     task = TASKS.get(kind) if isinstance(kind, str) else None
     if task is None:
-        faults.append(f"task: expected one of {', '.join(TASKS)}, got {kind!r}")
+        near = difflib.get_close_matches(str(kind), TASKS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        faults.append(f"task: expected one of {', '.join(TASKS)}, got {kind!r}{hint}")
     seed, description = values.get("seed", 1), values.get("description", "")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         faults.append(f"seed: expected a whole number of 0 or more, got {seed!r}")

@@ -14,6 +14,7 @@ A run appears complete: it is made under another name and renamed. Loading one r
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +28,8 @@ from seqtext.errors import ConfigError, RunError
 from seqtext.files import read_json, replacing, write_json
 from seqtext.recipe import Recipe
 from seqtext.task import Task
-from seqtext.training.checkpoint import save_checkpoint
-from seqtext.training.loop import Snapshot
+from seqtext.training.checkpoint import save_checkpoint, save_tensors
+from seqtext.training.snapshot import Snapshot
 
 FORMAT = 1
 """Grows when a run folder written by newer code can no longer be read by older code."""
@@ -46,11 +47,16 @@ class Run:
 
 
 def check_free(folder: Path) -> None:
-    """Raises `RunError` where `folder` exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raises `RunError` where `folder` exists and is not empty, or cannot be made: before the data is read."""
+    if folder.is_dir() and any(folder.iterdir()):
         raise RunError(
             f"{folder}: exists already; choose another --out, or go on with it: seqtext train --resume {folder}"
         )
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise RunError(f"{folder}: cannot be made: {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise RunError(f"{folder}: cannot be made: {above} cannot be written to")
 
 
 def create(
@@ -60,11 +66,10 @@ def create(
 
     Raises `RunError` where `folder` exists and is not empty.
     """
-    check_free(folder)
     meta = {"format": FORMAT, "task": recipe.task.name, "recipe": recipe.name, "seed": recipe.seed, **meta}
     meta |= {"versions": versions(), "step": 0, "scores": {}}
     try:
-        with replacing(folder) as unfinished:
+        with replacing(folder, new=True) as unfinished:
             unfinished.mkdir()
             (unfinished / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
             task.save(unfinished)
@@ -72,7 +77,7 @@ def create(
             write_json(unfinished / "meta.json", meta)
             (unfinished / "metrics.jsonl").touch()
             save_checkpoint(unfinished / "checkpoints" / "last", snapshot)
-            if folder.is_dir():  # empty: `replacing` would keep it aside as an old version
+            if folder.is_dir():  # Not empty any more where another training made its run here in the meantime.
                 folder.rmdir()
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
@@ -84,31 +89,32 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
-    meta = read_json(folder / "meta.json", check=lambda value: isinstance(value, dict) and "format" in value)
+    place = folder / "meta.json"
+    meta = read_json(place, check=lambda value: isinstance(value, dict) and "format" in value)
     version = meta["format"]
     if not isinstance(version, int) or version > FORMAT:
         raise RunError(
-            f"{folder}: run format {version}, written by seqtext {meta.get('versions', {}).get('seqtext', '?')}; "
+            f"{place}: run format {version}, written by seqtext {meta.get('versions', {}).get('seqtext', '?')}; "
             f"this seqtext reads up to format {FORMAT}: upgrade it"
         )
+    if lacking := [key for key in ("task", "data", "step", "scores") if key not in meta]:
+        raise RunError(f"{place}: damaged, it lacks {', '.join(lacking)}")
     path = folder / "recipe.toml"
     if not path.is_file():
         raise RunError(f"{path}: missing; the run folder is not complete")
     try:
         recipe = recipes.load(str(path))
     except ConfigError as error:
-        raise RunError(f"{path}: not a recipe that this seqtext can read\n{error}") from None
+        lines = [f"{path}: not a recipe that this seqtext can read", *(f"  {fault}" for fault in error.faults)]
+        raise RunError("\n".join(lines)) from None
     task = recipe.task.load(folder, recipe.data)
     return Run(folder, replace(recipe, name=str(meta.get("recipe", folder.name))), task, meta)
 
 
 def save_weights(folder: Path, module: nn.Module, about: dict[str, str]) -> None:
     """Write model.safetensors whole; `about` travels in its header."""
-    from safetensors.torch import save_file
-
     with replacing(folder / "model.safetensors") as unfinished:
-        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
-        save_file(tensors, unfinished, metadata=about)
+        save_tensors(unfinished, module.state_dict(), about)
 
 
 def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:

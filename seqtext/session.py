@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seqtext import recipe as recipes
 from seqtext import run as runs
-from seqtext.data.sources import MissingSplit
+from seqtext.data.sources import MissingSplit, Split
 from seqtext.errors import ConfigError, DataError, InputError, RunError
-from seqtext.files import write_json_lines
+from seqtext.files import locked, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.task import Task, predict_all
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.distributed import Devices
-from seqtext.training.log import MetricsLog
-from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Snapshot, Started, Stepped, fit
+from seqtext.training.log import MetricsLog, check_tensorboard
+from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
+from seqtext.training.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Listener = Callable[[Event], None]
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUMABLE = ("train.epochs", "train.patience")
-"""The only values that may change when a run goes on: they say when it ends, not what it computes."""
+"""The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
+the end from the start, then falls towards the new one.)"""
 
 
 class Interrupted(InputError):
@@ -50,6 +55,8 @@ def start(
 ) -> Run:
     """Train `recipe` into the new run folder `folder`."""
     runs.check_free(folder)
+    if tensorboard:
+        check_tensorboard()
     splits = read_splits(recipe)
     task = recipe.task.fit(recipe.data, splits["train"])
     meta = {
@@ -70,6 +77,8 @@ def resume(
     listen: Listener = lambda event: None,
 ) -> Run:
     """Go on with a run from its last checkpoint, to the weights it would have had without the interruption."""
+    if tensorboard:
+        check_tensorboard()
     run = runs.open_run(folder)
     keys = list(overrides) if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     wrong = [key for key in keys if key not in RESUMABLE]
@@ -79,7 +88,6 @@ def resume(
             f"--resume {folder}", [f"{key}: fixed when a run goes on; only {allowed} can change" for key in wrong]
         )
     recipe = replace(recipes.load(str(folder / "recipe.toml"), overrides), name=run.recipe.name)
-    snapshot = load_checkpoint(folder / "checkpoints" / "last")
     splits = read_splits(recipe)
     for split, facts in run.meta["data"].items():
         if split not in splits or splits[split]._fingerprint != facts["fingerprint"]:
@@ -88,22 +96,43 @@ def resume(
                 "a run goes on only with the same data",
                 path=folder,
             )
-    with signals() as caught:
+    with locked(folder), signals() as caught:
+        snapshot = load_checkpoint(folder / "checkpoints" / "last")
+        for place in (folder, folder / "checkpoints"):
+            sweep(place)
+        if recipe.train != run.recipe.train:
+            # What the run is from now on; it is not finished, whatever it was.
+            write_text(folder / "recipe.toml", recipe.toml())
+            runs.write_meta(run, finished="")
         return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, tensorboard, listen, caught)
 
 
-def read_splits(recipe: Recipe) -> dict[str, Any]:
+def read_splits(recipe: Recipe) -> dict[Split, Dataset]:
     """The splits of a recipe's data: train and valid must be there, test may be."""
-    splits = {split: recipe.task.read(recipe.data, split) for split in ("train", "valid")}
+    parts: tuple[Split, ...] = ("train", "valid")
+    splits = {split: recipe.task.read(recipe.data, split) for split in parts}
     with suppress(MissingSplit):
         splits["test"] = recipe.task.read(recipe.data, "test")
     return splits
 
 
+def origin(data: Any, split: Split) -> str:
+    """What the data settings read `split` from."""
+    return getattr(data, split) or data.source
+
+
+def encode(task: Task, data: Any, split: Split, dataset: Dataset) -> Sized:
+    """A split as numbers. Raises `DataError` naming the split for a label that training has not seen."""
+    try:
+        return task.encode(dataset)
+    except DataError as error:
+        raise error if error.path else DataError(str(error), path=f"{origin(data, split)} ({split})") from None
+
+
 def _train(
     recipe: Recipe,
     task: Task,
-    splits: Mapping[str, Any],
+    splits: Mapping[Split, Dataset],
     device: torch.device,
     folder: Path,
     meta: dict[str, Any],
@@ -113,7 +142,7 @@ def _train(
     listen: Listener,
     caught: list[int],
 ) -> Run:
-    encoded = {split: task.encode(dataset) for split, dataset in splits.items()}
+    encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
     devices = Devices(device, precision=recipe.train.precision)
     torch.manual_seed(recipe.seed)
     module = task.build(recipe.model).to(devices.device)
@@ -122,6 +151,7 @@ def _train(
         task, module, encoded["train"], valid, recipe.train, devices=devices, seed=recipe.seed, resume=snapshot
     )
     log: MetricsLog | None = None
+    held = ExitStack()
     last = folder / "checkpoints" / "last"
     every = recipe.train.checkpoint_every
     try:
@@ -130,7 +160,9 @@ def _train(
                 if run is None:
                     meta["parameters"] = event.parameters
                     run = runs.create(folder, recipe, task, module, event.snapshot(), meta)
-                log = MetricsLog(folder, resumed_at=event.step if snapshot else None, tensorboard=tensorboard)
+                    held.enter_context(locked(folder))
+                at = (event.step, event.epoch) if snapshot else None
+                log = MetricsLog(folder, resumed_at=at, tensorboard=tensorboard)
             elif isinstance(event, Evaluated) and event.best:
                 about = {"step": str(event.step), task.goal.key: repr(event.best_score)}
                 runs.save_weights(folder, module, about)
@@ -152,6 +184,7 @@ def _train(
         events.close()
         if log is not None:
             log.close()
+        held.close()
     assert run is not None
     return run
 
@@ -161,8 +194,8 @@ def _finish(
     recipe: Recipe,
     task: Task,
     module: Any,
-    splits: Mapping[str, Any],
-    encoded: Mapping[str, Any],
+    splits: Mapping[Split, Dataset],
+    encoded: Mapping[Split, Sized],
     devices: Devices,
     event: Finished,
     log: MetricsLog,
@@ -170,7 +203,8 @@ def _finish(
     """Score the best weights on what is held out and file the result."""
     about = runs.load_weights(run.folder, module)
     scores = {}
-    for split in ("valid", "test"):
+    held_out: tuple[Split, ...] = ("valid", "test")
+    for split in held_out:
         if split in splits:
             batches = task.batches(encoded[split], tokens=recipe.train.eval_batch_tokens)
             with devices.autocast():

@@ -43,7 +43,8 @@ class Loss(NamedTuple):
     count: Tensor  # type: ignore[assignment]
     """() number of targets."""
     carry: Any = None
-    """Recurrent state handed to the next batch (truncated back-propagation through time); the loop detaches it."""
+    """Recurrent state handed to the next batch (truncated back-propagation through time): a tensor, or tuples of them.
+    The loop detaches it."""
 
 
 class Table(NamedTuple):

@@ -52,7 +52,7 @@ app.command()(check)
 def main() -> None:
     """Run the command line: 0 for success, 2 for bad input, 128 + the signal's number for an interruption."""
     try:
-        app()
+        app(prog_name="seqtext")
     except InputError as error:
         print(f"seqtext: {error}", file=sys.stderr)
         number = getattr(error, "signal", None)

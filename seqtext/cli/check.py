@@ -13,7 +13,7 @@ from seqtext.cli.options import Device, Json
 def check(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe by name or file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, such as train.epochs=20.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as train.epochs=20.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="A folder or source name in place of the recipe's own.")] = None,
     device: Device = "auto",

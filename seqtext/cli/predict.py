@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +17,7 @@ from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
 def predict(
     run: RunFolder,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE ...|-]", help="Text files, one example a line; - is stdin.")
+        list[str] | None, typer.Argument(metavar="FILE|-", help="Text files, one example a line; - is stdin.")
     ] = None,
     pretokenized: Annotated[
         bool, typer.Option("--pretokenized", help="Words are what stands between spaces; do not split further.")
@@ -33,19 +35,26 @@ def predict(
     A line without a word gives an empty result in its place.
     """
     from seqtext import api
-    from seqtext.errors import InputError
+    from seqtext.errors import DataError, InputError
 
     if (confidence or nbest > 1) and not as_json:
         raise InputError("--confidence and --nbest need --json, which has room for them")
+    for name in files or []:
+        if name != "-" and not Path(name).exists():  # before other files have been answered
+            raise DataError("no such file", path=name)
     model = api.load(run, device=device)
     if model.run.meta["step"] == 0 and not model.run.meta["scores"]:
         typer.echo(f"note: {run} was not trained to its end; these are its best weights so far", err=True)
-    if not files and sys.stdin.isatty():
+    typed = "-" in (files or ["-"]) and sys.stdin.isatty()
+    if typed:
         typer.echo("type a sentence a line; Ctrl-D ends", err=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the locale
     lines = (line for name in files or ["-"] for line in _lines(name))
-    options = {"confidence": True, "nbest": nbest} if confidence or nbest > 1 else {}
+    options: dict[str, Any] = {"confidence": True, "nbest": nbest} if confidence or nbest > 1 else {}
     write = sys.stdout.write
-    for example, prediction in model.stream(lines, batch_tokens=batch_tokens, pretokenized=pretokenized, **options):
+    options |= {"batch_tokens": batch_tokens, "pretokenized": pretokenized, "at_once": 1 if typed else None}
+    for example, prediction in model.stream(lines, **options):
         if as_json:
             write(json.dumps(model.task.record(example, prediction), ensure_ascii=False) + "\n")
         else:

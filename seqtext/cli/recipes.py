@@ -36,9 +36,7 @@ def recipes(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    from seqtext.shelf import find
-
-    typer.echo(find(name).read_text(encoding="utf-8"), nl=False)
+    typer.echo(_text(name)[1], nl=False)
 
 
 @app.command()
@@ -49,14 +47,26 @@ def copy(
     """Copy a recipe, to change it and train from the copy."""
     from seqtext.errors import InputError
     from seqtext.files import write_text
-    from seqtext.shelf import find
 
-    source, target = find(name), Path(destination)
+    (source, text), target = _text(name), Path(destination)
     target = target / source.name if target.is_dir() else target
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or choose another name")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
-    write_text(target, source.read_text(encoding="utf-8"))
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from None
     typer.echo(str(target))
     typer.echo(f"next: seqtext check {target}", err=True)
+
+
+def _text(name: str) -> tuple[Path, str]:
+    """A recipe's file and what stands in it. Raises `ConfigError` where it cannot be read as TOML."""
+    from seqtext.config import read_toml
+    from seqtext.shelf import find
+
+    path = find(name)
+    read_toml(path)
+    return path, path.read_text(encoding="utf-8")

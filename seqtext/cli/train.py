@@ -13,10 +13,10 @@ from seqtext.cli.options import Device, Json
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[TASK_OR_RECIPE]", help="A recipe by name or file; `seqtext recipes` lists them."),
+        typer.Argument(metavar="TASK_OR_RECIPE", help="A recipe by name or file; `seqtext recipes` lists them."),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to change, such as train.epochs=20.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as train.epochs=20.")
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="A folder with train, valid and test files, or sample, hub:NAME, nltk:CORPUS.")
@@ -53,7 +53,15 @@ def train(
             if resume is not None or recipe is None:
                 raise InputError("--seeds takes a recipe, not --resume; the same command with --out goes on by itself")
             result = api.train_seeds(
-                recipe, seeds, data=data, overrides=changes, out=out, seed=seed, device=device, listen=display
+                recipe,
+                seeds,
+                data=data,
+                overrides=changes,
+                out=out,
+                seed=seed,
+                device=device,
+                tensorboard=tensorboard,
+                listen=display,
             )
             display.close()
             numbers = [run.recipe.seed for run in result.runs]

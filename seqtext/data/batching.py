@@ -22,7 +22,8 @@ def bucketed(
     `lengths` (N,) are in tokens. A row longer than the budget is a batch of its own. With `shuffle` the rows are
     sorted by their length times a random factor in [1 - noise, 1 + noise], ties broken at random, and the batches
     come in random order: another cut every epoch at little padding. With several processes, each takes every
-    `world`-th row of the same batches, so that all see equally many batches.
+    `world`-th row of the same batches, so that all see equally many batches and together do what one would; of a
+    batch of fewer rows than `world`, some processes get an empty share.
     """
     count = len(lengths)
     if shuffle is None:

@@ -36,7 +36,7 @@ class WordsConfig(Config):
     min_frequency: int = 1
     """Training words rarer than this share the id of unknown words."""
     max_size: int | None = None
-    """Keep only this many of the most frequent training words."""
+    """Keep only this many entries: the most frequent training words, and two for padding and unknown words."""
     vectors: str | None = None
     """Pretrained vectors: "glove-6b-50d" (the `glove` extra) or a GloVe, word2vec or fastText file, also .gz."""
     max_characters: int = 32
@@ -47,6 +47,13 @@ class WordsConfig(Config):
     def _positive(cls, value: int) -> int:
         if value < 1:
             raise ValueError(f"must be at least 1, got {value}")
+        return value
+
+    @field_validator("max_size")
+    @classmethod
+    def _has_room(cls, value: int | None) -> int | None:
+        if value is not None and value < 3:
+            raise ValueError(f"must be at least 3, two entries being for padding and unknown words, got {value}")
         return value
 
 
@@ -116,6 +123,8 @@ class Lexicon:
         self.words, self.characters, self.config = words, characters, config
         self.rare_from: int | None = None
         """The first id of the words seen once in training; known only to a lexicon that was just fitted."""
+        self.pretrained: np.ndarray | None = None
+        """(V,) bool: the ids of training words that have a pretrained vector; known as `rare_from` is."""
         self._vectors: Vectors | None = None
 
     @classmethod
@@ -137,8 +146,14 @@ class Lexicon:
         tokenizer = Tokenizer.train_words(dict(zip(words, counts)), settings)
         lexicon = cls(tokenizer, Tokenizer.train_words(characters, TokenizerConfig(unit="char")), config)
         # Ids fall with frequency, so the words seen once are the last ones.
-        seen = np.bincount(tokenizer.encode_words(words), weights=counts, minlength=tokenizer.size)
+        ids = np.asarray(tokenizer.encode_words(words), dtype=np.int64)
+        seen = np.bincount(ids, weights=counts, minlength=tokenizer.size)
         lexicon.rare_from = 2 + int((seen[2:] > 1).sum())
+        if lexicon.vectors is not None:
+            # By the words themselves: folded digits may have a vector where the folded form has none.
+            lexicon.pretrained = np.zeros(tokenizer.size, bool)
+            lexicon.pretrained[ids[lexicon.vectors.rows(text.words) >= 0]] = True
+            lexicon.pretrained[:2] = False
         return lexicon
 
     @property

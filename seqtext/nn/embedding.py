@@ -6,13 +6,14 @@ positions: a batch of text repeats its words, so this halves the work of the cha
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.errors import InputError
 from seqtext.nn.cells import build_cell
 from seqtext.nn.dropout import LockedDropout, WordDropout
 from seqtext.nn.rnn import reversal, reverse
@@ -49,7 +50,7 @@ class CharacterCNN(Config):
     """Features of a character."""
     filters: int = Field(default=50, ge=1)
     """Filters of each width."""
-    widths: list[int] = Field(default=[3], min_length=1)
+    widths: list[Annotated[int, Field(ge=1)]] = Field(default=[3], min_length=1)
     """Characters a filter sees."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Locked dropout on characters' features."""
@@ -180,7 +181,10 @@ class WordEmbedding(nn.Module):
         pretrained: Tensor | None = None,
         rare_from: int | None = None,
     ) -> None:
-        """`pretrained` (V,) bool: which ids have a pretrained vector. Ids from `rare_from` on were seen once."""
+        """`pretrained` (V,) bool: which ids have a pretrained vector. Ids from `rare_from` on were seen once.
+
+        Raises `InputError` where `config` leaves a word no feature at all.
+        """
         super().__init__()
         self.tune, self.rare_dropout = config.tune, config.rare_dropout
         # A buffer, since only the training text knows it and a resumed run needs it.
@@ -194,6 +198,8 @@ class WordEmbedding(nn.Module):
         elif isinstance(config.characters, CharacterRNN):
             self.characters = RNNOverCharacters(characters, config.characters)
         self.output_size = size + config.shapes + (self.characters.output_size if self.characters else 0)
+        if not self.output_size:
+            raise InputError("model.embedding: a word has no features; give it a size, characters, shapes or vectors")
         self.word_dropout, self.dropout = WordDropout(config.word_dropout), LockedDropout(config.dropout)
         if self.table is not None:
             bound = (3.0 / size) ** 0.5

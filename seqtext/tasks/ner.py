@@ -170,18 +170,14 @@ class Ner:
         self.labels.save(folder / "labels.json")
 
     def build(self, model: NerModel) -> Tagger:
-        lexicon, pretrained = self.lexicon, None
-        if lexicon.vectors is not None:
-            known = [lexicon.words.token(i) for i in range(lexicon.words.size)]
-            pretrained = torch.from_numpy(lexicon.vectors.rows(known) >= 0)
-            pretrained[:2] = False
+        lexicon = self.lexicon
         embedding = WordEmbedding(
             model.embedding,
             vocabulary=lexicon.words.size,
             characters=lexicon.characters.size,
             shapes=len(SHAPES),
             vector_size=lexicon.vector_size,
-            pretrained=pretrained,
+            pretrained=None if lexicon.pretrained is None else torch.from_numpy(lexicon.pretrained),
             rare_from=lexicon.rare_from,
         )
         return Tagger(embedding, model, self.labels)
@@ -223,11 +219,12 @@ class Ner:
     ) -> Iterator[Batch]:
         text, types = encoded.text, encoded.types
         for rows in bucketed(text.lengths, tokens=tokens, shuffle=shuffle, rank=rank, world=world):
-            here, index = np.unique(pad(text, rows, text.codes), return_inverse=True)
+            codes = pad(text, rows, text.codes)  # (B, T); without a row where a process has no share of the batch
+            here, index = np.unique(codes, return_inverse=True)
             characters = types.characters[here]
             longest = max(1, int((characters != 0).any(0).sum()))
             words = Words(
-                positions=torch.from_numpy(index.reshape(len(rows), -1)),
+                positions=torch.from_numpy(index.reshape(codes.shape)),
                 ids=torch.from_numpy(types.ids[here]),
                 characters=torch.from_numpy(characters[:, :longest].astype(np.int64)),
                 shapes=torch.from_numpy(types.shapes[here]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seqtext.config import Config
 
@@ -72,7 +72,7 @@ class Constant(Config):
 
 
 class Plateau(Config):
-    """The rate falls by `factor` when the goal has not improved for `patience` evaluations."""
+    """The rate falls by `factor` when the goal has not improved for more than `patience` evaluations."""
 
     name: Literal["plateau"] = "plateau"
     warmup: int = Field(default=0, ge=0)
@@ -84,7 +84,7 @@ class Plateau(Config):
 
 
 class Linear(Config):
-    """The rate falls in a straight line to `floor` times itself at the last step."""
+    """The rate falls in a straight line, from the warm-up's end to `floor` times itself when training ends."""
 
     name: Literal["linear"] = "linear"
     warmup: int = Field(default=0, ge=0)
@@ -94,7 +94,7 @@ class Linear(Config):
 
 
 class Cosine(Config):
-    """The rate falls along half a cosine to `floor` times itself at the last step."""
+    """The rate falls along half a cosine, from the warm-up's end to `floor` times itself when training ends."""
 
     name: Literal["cosine"] = "cosine"
     warmup: int = Field(default=0, ge=0)
@@ -160,3 +160,12 @@ class TrainConfig(Config):
     """Steps between two reports of the training loss; on a GPU, the only ones that wait for it."""
     checkpoint_every: int = Field(default=500, ge=0)
     """Steps between two checkpoints within an epoch; 0 leaves only those at the ends of epochs."""
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if isinstance(self.optimizer, Asgd) and not isinstance(self.average, NoAverage):
+            raise ValueError(
+                f"the optimizer asgd averages the weights itself; average '{self.average.name}' would replace that: "
+                "use sgd with it, or leave the average out"
+            )
+        return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 import torch
@@ -34,15 +35,19 @@ class Devices:
     """Device placement, autocast and the sums over processes that the loop needs."""
 
     def __init__(self, device: torch.device, *, precision: str = "float32") -> None:
-        from accelerate import Accelerator
-
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        mixed = "bf16" if precision == "bf16" else "no"
-        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
-        self.device = device if self.accelerator.num_processes == 1 else self.accelerator.device
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.precision = precision
+        self.device, self.precision = device, precision
+        self.rank, self.world = 0, 1
+        self.accelerator: Any = None
+        # An Accelerator is one for the whole process: a second training there could not have another device. So
+        # there is none where torchrun has not started several processes. It casts nothing: `autocast` does.
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import Accelerator
+
+            self.accelerator = Accelerator(cpu=device.type == "cpu")
+            self.device = self.accelerator.device
+            self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The module wrapped for several processes where there are several; one process changes nothing."""
@@ -61,7 +66,10 @@ class Devices:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
+        if self.world == 1:
+            loss.backward()
+        else:
+            self.accelerator.backward(loss)
 
     def sum(self, value: Any) -> Tensor:
         """The sum of a tensor () over all processes."""

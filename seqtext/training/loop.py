@@ -17,23 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.errors import InputError
-from seqtext.task import Loss, Task, predict_all, to_device
+from seqtext.task import Task, predict_all, to_device
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
 from seqtext.training.optim import Average, Schedule, build_optimizer
-
-
-class NonFiniteLoss(InputError):
-    """The loss or its gradient is NaN or infinite; training stops and nothing is saved over the best."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a checkpoint holds: tensors by name, and plain numbers."""
-
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
+from seqtext.training.progress import Progress, Window
+from seqtext.training.snapshot import Snapshot, restore, take
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,8 @@ class Started:
     parameters: int
     device: str
     step: int
+    epoch: int
+    """Epochs completed: not 0 where a run goes on."""
     snapshot: Callable[[], Snapshot] = field(repr=False)
 
 
@@ -98,20 +89,6 @@ class Finished:
 Event = Started | Stepped | Evaluated | EpochEnded | Finished
 
 
-@dataclass
-class Progress:
-    """Where training stands: the plain numbers of a checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    """Epochs completed."""
-    batch: int = 0
-    """Batches of the current epoch that are done."""
-    best: float | None = None
-    waited: int = 0
-    """Evaluations since the best."""
-
-
 def fit(
     task: Task,
     module: nn.Module,
@@ -135,27 +112,30 @@ def fit(
     schedule = Schedule(config.schedule, lr=config.optimizer.lr, total_steps=total, goal=task.goal)
     average = Average(module, config)
     module, optimizer = devices.prepare(module, optimizer)
+    window = Window(devices.device)
     if resume is not None:
-        progress, carry = _restore(resume, devices.bare(module), optimizer, schedule, average, devices.device)
+        progress, carry = restore(resume, devices.bare(module), optimizer, schedule, average, window, devices.device)
 
     def snapshot() -> Snapshot:
-        return _snapshot(devices.bare(module), optimizer, schedule, average, progress, carry)
+        window.check(progress)  # weights that a bad loss has spoilt are no place to go on from
+        return take(devices.bare(module), optimizer, schedule, average, window, progress, carry)
 
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    yield Started(steps_per_epoch, total, parameters, str(devices.device), progress.step, snapshot)
+    device = str(devices.device)
+    yield Started(steps_per_epoch, total, parameters, device, progress.step, progress.epoch, snapshot)
     reason = "all epochs done"
     while progress.epoch < config.epochs:
         if config.patience and progress.waited >= config.patience:
             reason = f"no better {task.goal.key} for {config.patience} epochs"
             break
         module.train()
-        window = _Window(devices.device)
-        tokens, began, epoch_loss, epoch_count = 0, time.perf_counter(), 0.0, 0.0
+        tokens, began = 0, time.perf_counter()
         batches = _epoch(task, train, config, seed, progress.epoch, devices)
         for _ in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
             next(batches)
         if progress.batch == 0:
             carry = None
+        rate = schedule.rate(max(0, progress.step - 1))  # of the last step, where an epoch goes on with none left
         for group in _groups(batches, config.accumulate):
             rate = schedule.rate(progress.step)
             for parameters_group in optimizer.param_groups:
@@ -178,22 +158,18 @@ def fit(
             average.update(step=progress.step, epoch=progress.epoch + 1)
             report = progress.step % config.log_every == 0 or window.full
             mean = window.close(progress) if report else None
-            if mean is not None:
-                epoch_loss, epoch_count = epoch_loss + mean[1], epoch_count + mean[2]
             yield Stepped(
                 progress.step,
                 progress.epoch + 1,
                 tokens,
                 rate,
                 mean[0] if mean else None,
-                mean[3] if mean else None,
+                mean[1] if mean else None,
                 snapshot,
             )
-        last = window.close(progress)
-        if last is not None:
-            epoch_loss, epoch_count = epoch_loss + last[1], epoch_count + last[2]
-        seconds = time.perf_counter() - began
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        window.close(progress)
+        seconds, epoch_loss = time.perf_counter() - began, progress.loss / max(1.0, progress.count)
+        progress.epoch, progress.batch, progress.loss, progress.count = progress.epoch + 1, 0, 0.0, 0.0
         if valid is not None:
             encoded, dataset = valid
             average.swap()
@@ -209,9 +185,7 @@ def fit(
             assert progress.best is not None or score != score
             yield Evaluated(progress.step, progress.epoch, scores, best, progress.best or 0.0, predictions)
             average.swap()
-        yield EpochEnded(
-            progress.step, progress.epoch, seconds, tokens, epoch_loss / max(1.0, epoch_count), rate, snapshot
-        )
+        yield EpochEnded(progress.step, progress.epoch, seconds, tokens, epoch_loss, rate, snapshot)
     yield Finished(progress.step, progress.epoch, reason)
 
 
@@ -245,132 +219,12 @@ def _divide_and_clip(module: nn.Module, count: Tensor, clip: float, devices: Dev
     return norm
 
 
-class _Window:
-    """Losses since the last report, kept on the device until then."""
-
-    SIZE = 1000
-
-    def __init__(self, device: torch.device) -> None:
-        # A CPU has nothing to wait for, so there every step is looked at and a bad loss is caught before the update
-        # after it; a GPU is asked only at reports.
-        self.device, self.every = device, device.type == "cpu"
-        self.totals: list[Tensor] = []
-        self.counts: list[Tensor] = []
-        self.norms: list[Tensor] = []
-        self.rows: list[list[int]] = []
-
-    @property
-    def full(self) -> bool:
-        if len(self.totals) >= self.SIZE:
-            return True
-        return self.every and not math.isfinite(float(self.totals[-1]) + float(self.norms[-1]))
-
-    def add(self, losses: list[Loss], norm: Tensor, group: list[Any]) -> None:
-        self.totals.append(sum(loss.total.detach().float() for loss in losses))  # type: ignore[arg-type]
-        self.counts.append(sum(loss.count for loss in losses))  # type: ignore[arg-type]
-        self.norms.append(norm)
-        self.rows.append([row for batch in group for row in batch.rows.tolist()])
-
-    def close(self, progress: Progress) -> tuple[float, float, float, float] | None:
-        """Mean loss, its sum, its count and the last gradient norm; the window begins anew."""
-        if not self.totals:
-            return None
-        totals = torch.stack(self.totals).tolist()
-        counts = torch.stack([count.to("cpu") for count in self.counts]).tolist()
-        norms = torch.stack(self.norms).tolist()
-        for i, (total, norm) in enumerate(zip(totals, norms)):
-            if not (math.isfinite(total) and math.isfinite(norm)):
-                step = progress.step - len(totals) + i + 1
-                shown = ", ".join(map(str, self.rows[i][:10])) + (", ..." if len(self.rows[i]) > 10 else "")
-                what = "loss" if not math.isfinite(total) else "norm of the gradient"
-                raise NonFiniteLoss(
-                    f"the {what} is {total if what == 'loss' else norm} at step {step} (training examples {shown}); "
-                    "the best weights so far are kept. Try a smaller train.optimizer.lr, train.clip = 1.0, "
-                    "a warm-up (train.schedule.warmup), or train.precision = 'float32'; "
-                    "if it comes back at the same examples, look at them"
-                )
-        result = sum(totals) / max(1.0, sum(counts)), sum(totals), float(sum(counts)), norms[-1]
-        self.totals, self.counts, self.norms, self.rows = [], [], [], []
-        return result
-
-
 def _detached(carry: Any) -> Any:
+    """A carry without its graph: a tensor, None, or tuples of them, as a resumed run will have it."""
     if isinstance(carry, Tensor):
         return carry.detach()
     if isinstance(carry, list | tuple):
-        return type(carry)(_detached(part) for part in carry)
-    return carry
-
-
-def _snapshot(
-    module: nn.Module, optimizer: Any, schedule: Schedule, average: Average, progress: Progress, carry: Any
-) -> Snapshot:
-    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.tensors().items()}
-    tensors |= {f"carry.{i}": value for i, value in enumerate(_flat(carry))}
-    scalars: dict[str, Any] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-            elif value is not None:
-                scalars[f"{index}.{key}"] = value
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    values = {
-        **vars(progress),
-        "schedule": schedule.state(),
-        "average": average.count,
-        "optimizer": scalars,
-        "carry": _shape(carry),
-    }
-    return Snapshot(tensors, values)
-
-
-def _restore(
-    snapshot: Snapshot,
-    module: nn.Module,
-    optimizer: Any,
-    schedule: Schedule,
-    average: Average,
-    device: torch.device,
-) -> tuple[Progress, Any]:
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "carry": {}, "optimizer": {}, "rng": {}}
-    for name, tensor in snapshot.tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    values = snapshot.values
-    module.load_state_dict(parts["model"])
-    average.load(parts["average"], values["average"])
-    schedule.load(values["schedule"])
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*parts["optimizer"].items(), *values["optimizer"].items()]:
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(parts["rng"]["cpu"].cpu())
-    if "cuda" in parts["rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["rng"]["cuda"].cpu())
-    flat = iter(parts["carry"][str(i)].to(device) for i in range(len(parts["carry"])))
-    progress = Progress(**{key: values[key] for key in vars(Progress())})
-    return progress, _unflat(values["carry"], flat)
-
-
-def _flat(carry: Any) -> list[Tensor]:
-    if isinstance(carry, Tensor):
-        return [carry]
-    return [tensor for part in carry for tensor in _flat(part)] if isinstance(carry, list | tuple) else []
-
-
-def _shape(carry: Any) -> Any:
-    """The nesting of a carry, as JSON: lists of lists, 0 for a tensor."""
-    if isinstance(carry, Tensor):
-        return 0
-    return [_shape(part) for part in carry] if isinstance(carry, list | tuple) else None
-
-
-def _unflat(shape: Any, tensors: Iterator[Tensor]) -> Any:
-    if shape == 0:
-        return next(tensors)
-    return tuple(_unflat(part, tensors) for part in shape) if isinstance(shape, list) else None
+        return tuple(_detached(part) for part in carry)
+    if carry is not None:
+        raise TypeError(f"a carry is a tensor, None, or tuples of them, not {type(carry).__name__}")
+    return None

@@ -1,0 +1,309 @@
+"""Speed of a tagging recipe: tokens per second of training and tagging, where the time goes, latency, peak memory.
+
+    python scripts/bench_ner.py [--data DIR] [--recipe ner-conll2003] [--repeats 5] [--threads N] [--json FILE] [--peak]
+
+Training is `seqtext.training.loop.fit` itself, tagging what `seqtext.load(run)` does. Every repeat measures each thing
+once, so that a change of the machine's load falls on all of them; a figure is the median over repeats, with the
+smallest and largest. Ratios within one process say more than rates on a machine that others use too.
+
+Without --data the corpus is synthetic: the words of the embedded sample and coined rare ones, laid out with the sizes,
+sentence lengths and vocabulary of CoNLL-2003.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import measure
+import numpy as np
+from measure import Figures
+
+from seqtext.errors import InputError
+
+if TYPE_CHECKING:
+    from seqtext.data.sample_words import Split
+
+CONLL_SIZES: dict[Split, int] = {"train": 14041, "valid": 3250, "test": 3453}
+# Sentence lengths of CoNLL-2003's training text: the length at each share of its sentences.
+CONLL_SHARES = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 0.995, 1)
+CONLL_LENGTHS = (1, 2, 3, 5, 7, 8, 10, 13, 19, 22, 26, 32, 37, 46, 49, 113)
+COINED = 0.12
+"""Share of tokens replaced by coined words, which brings the sample's vocabulary to CoNLL-2003's size."""
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.threads:  # read by the OpenMP runtime when torch is imported
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="seqtext-bench-") as scratch:
+            run(arguments, Path(scratch))
+    except InputError as error:
+        sys.exit(f"bench_ner.py: {error}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", metavar="DIR", help="a folder with train, valid and test files; default: synthetic")
+    parser.add_argument("--recipe", default="ner-conll2003", help="a tagging recipe by name or file")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of it to change")
+    parser.add_argument("--repeats", type=_count, default=5, help="measurements of each figure (default 5)")
+    parser.add_argument("--sentences", type=_count, help="use only this many training sentences, and of others a fifth")
+    parser.add_argument("--threads", type=_count, help="threads of torch; default: what torch chooses")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser.add_argument(
+        "--peak", action="store_true", help="also train an epoch in a process of its own for its memory"
+    )
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
+
+
+def run(arguments: argparse.Namespace, scratch: Path) -> None:
+    data = Path(arguments.data) if arguments.data else write_corpus(scratch / "corpus", arguments.sentences)
+    changes = [*arguments.set, f"data.source={json.dumps(str(data.absolute()))}"]
+    figures: Figures = {}
+    if arguments.peak:  # first: see `peak_memory`
+        print("training an epoch for its memory...", file=sys.stderr)
+        command = ["seqtext", "train", arguments.recipe, *changes, "train.epochs=1", "--out", str(scratch / "run")]
+        figures["peak memory of training, MB"] = [measure.peak_memory(command, cache=scratch / "cache-peak")]
+
+    import torch
+
+    from seqtext import __version__, api, recipe, session
+    from seqtext.run import Run
+    from seqtext.training.distributed import Devices
+    from seqtext.training.loop import fit
+
+    chosen = recipe.load(arguments.recipe, changes)
+    if chosen.task.name != "ner":
+        raise InputError(f"--recipe {arguments.recipe}: this measures taggers; the recipe's task is {chosen.task.name}")
+    splits = session.read_splits(chosen)
+    if "test" not in splits:
+        raise InputError(f"--data {data}: no test split; tagging is measured on it")
+    if arguments.data and arguments.sentences:
+        sizes = {split: max(1, arguments.sentences // (1 if split == "train" else 5)) for split in splits}
+        splits = {split: part.select(range(min(sizes[split], len(part)))) for split, part in splits.items()}
+    task = chosen.task.fit(chosen.data, splits["train"])
+    train = task.encode(splits["train"])
+    torch.manual_seed(chosen.seed)
+    settings: dict[str, Any] = {
+        "seqtext": __version__,
+        "recipe": chosen.name,
+        "data": str(data) if arguments.data else "synthetic, after CoNLL-2003",
+        "sentences": {split: len(part) for split, part in splits.items()},
+        "train tokens": int(train.text.lengths.sum()),
+        "vocabulary": task.lexicon.words.size,
+        "labels": len(task.labels.names),
+        "batch tokens": [chosen.train.batch_tokens, chosen.train.eval_batch_tokens],
+        "repeats": arguments.repeats,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": f"{measure.processor()}, {os.cpu_count()} cores",
+        "OpenMP": {key: value for key, value in os.environ.items() if key.startswith(("OMP_", "GOMP_", "KMP_"))},
+        "load before": round(os.getloadavg()[0], 2),
+    }
+    for key, value in settings.items():
+        print(f"{key}: {value}")
+    print("measuring...", file=sys.stderr)
+
+    # Two trainings from the same start: one timed an epoch at a time, one taken apart a few steps at a time.
+    config = chosen.train.model_copy(update={"epochs": 10_000})
+    devices = Devices(torch.device("cpu"), precision=chosen.train.precision)
+    module = task.build(chosen.model)
+    flops, padding = count_flops(module, task, train, chosen)
+    whole = measure.epochs(fit(task, module, train, None, config, devices=devices, seed=chosen.seed))
+    parts = fit(task, task.build(chosen.model), train, None, config, devices=devices, seed=chosen.seed)
+    chunk = measure.chunks(parts, steps=30)
+    # The tagger has the weights of that training, whatever they are by then: so its sentences have entities.
+    tagger = api.Model(Run(scratch, chosen, task, {}), module, devices.device)
+    test = splits["test"]
+    tokens = int(task.encode(test).text.lengths.sum())
+    lines = [" ".join(words) for words in test["tokens"]]
+
+    def tag_dataset() -> int:
+        tagger.predict_encoded(task.encode(test))
+        return tokens
+
+    def tag_lines() -> int:
+        for _ in tagger.stream(iter(lines), pretokenized=True):
+            pass
+        return tokens
+
+    caches = itertools.count()
+
+    def tag_file() -> int:
+        # A cache of its own for each time, so that the file is read and not its cached copy.
+        os.environ["SEQTEXT_CACHE"] = str(scratch / f"cache-{next(caches)}")
+        read = task.read(chosen.data, "test")
+        tagger.predict_encoded(task.encode(read))
+        return sum(map(len, read["tokens"]))
+
+    next(whole), chunk(), tag_dataset(), tag_lines(), tag_file()  # warm-up
+
+    def note(name: str, value: float) -> None:
+        figures.setdefault(name, []).append(value)
+
+    for repeat in range(arguments.repeats):
+        matrix = measure.matrix_rate()
+        trained = next(whole)
+        matrix = (matrix + measure.matrix_rate()) / 2
+        note("training tokens/s", trained)
+        note("float32 matrix products GFLOP/s", matrix / 1e9)
+        note("training FLOP/s, GFLOP/s", 3 * flops * trained / 1e9)
+        note("training FLOP/s / matrix FLOP/s", 3 * flops * trained / matrix)
+        for name, measured in measure.shares(chunk).items():
+            note(f"training: share of {name}", measured)
+        note("tagging tokens/s", measure.rate(tag_dataset))
+        note("tagging tokens/s, reading the file too", measure.rate(tag_file))
+        note("tagging tokens/s, from lines of text", measure.rate(tag_lines))
+        for name, measured in measure.shares(tag_dataset).items():
+            note(f"tagging: share of {name}", measured)
+        times = latencies(tagger, lines, first=200 * repeat)
+        note("latency of a sentence, p50 ms", 1e3 * times[len(times) // 2])
+        note("latency of a sentence, p95 ms", 1e3 * times[int(len(times) * 0.95)])
+        for name, measured in against_pytorch_crf(task, train, chosen.train.batch_tokens).items():
+            note(name, measured)
+    counted = {"training kFLOP a token, forward": flops / 1e3, "padding share of training positions": padding}
+    for name, measured in counted.items():
+        note(name, measured)
+    measure.report(figures)
+    if arguments.json:
+        values = {name: {"median": statistics.median(v), "all": v} for name, v in figures.items()}
+        Path(arguments.json).write_text(json.dumps({"settings": settings, "figures": values}, indent=2) + "\n")
+
+
+def latencies(tagger: Any, lines: list[str], *, first: int) -> list[float]:
+    """Seconds for each of 200 sentences, one at a time, shortest first."""
+    times = []
+    for number in range(first, first + 200):
+        line = lines[number % len(lines)]
+        began = time.perf_counter()
+        tagger.predict([line], pretokenized=True)
+        times.append(time.perf_counter() - began)
+    return sorted(times)
+
+
+def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float, float]:
+    """Forward FLOPs a real token in matrix products with weights (2 a weight and row), and the share of padding.
+
+    Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
+    """
+    import torch
+    from torch import nn
+
+    counts: Counter[str] = Counter()
+    batch: Any = None
+
+    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        x = inputs[0]
+        rows = x.numel() // x.size(-1)
+        if x.shape[:2] == batch.words.positions.shape:
+            rows = int(batch.lengths.sum())
+        counts["flops"] += 2 * rows * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.RNNBase)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    shuffle = np.random.default_rng(chosen.seed)
+    module.eval()
+    with torch.inference_mode():
+        for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
+            module(batch.words, batch.lengths)
+            counts["tokens"] += int(batch.lengths.sum())
+            counts["positions"] += batch.words.positions.numel()
+    for hook in hooks:
+        hook.remove()
+    return counts["flops"] / counts["tokens"], 1 - counts["tokens"] / counts["positions"]
+
+
+def against_pytorch_crf(task: Any, train: Any, tokens: int) -> dict[str, float]:
+    """Time of the pytorch-crf package over ours, for the loss with its gradient and for the best path.
+
+    Nothing where that package is not installed.
+    """
+    try:
+        import torchcrf
+    except ImportError:
+        return {}
+    import torch
+
+    from seqtext.nn.crf import CRF
+
+    labels = len(task.labels.names)
+    ours, theirs = CRF(labels), torchcrf.CRF(labels, batch_first=True)
+    seconds: dict[str, float] = defaultdict(float)
+
+    def compare(batch: Any) -> None:
+        logits = torch.randn(*batch.labels.shape, labels, requires_grad=True)
+        mask = torch.arange(logits.size(1)) < batch.lengths[:, None]
+        jobs: dict[str, Callable[[], Any]] = {
+            "our loss": lambda: ours.nll(logits, batch.labels, batch.lengths).sum().backward(),
+            "their loss": lambda: (-theirs(logits, batch.labels, mask, reduction="sum")).backward(),
+            "our path": lambda: ours.viterbi(logits, batch.lengths),
+            "their path": lambda: theirs.decode(logits, mask),
+        }
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            seconds[name] += time.perf_counter() - began
+
+    for batch in itertools.islice(task.batches(train, tokens=tokens, shuffle=np.random.default_rng(0)), 20):
+        compare(batch)
+    return {
+        "CRF loss and gradient: time of pytorch-crf / ours": seconds["their loss"] / seconds["our loss"],
+        "CRF best path: time of pytorch-crf / ours": seconds["their path"] / seconds["our path"],
+    }
+
+
+def write_corpus(folder: Path, sentences: int | None) -> Path:
+    """Write train, valid and test as CoNLL files (word, tag) of CoNLL-2003's sizes, or of `sentences` and a fifth."""
+    from seqtext.data.samples import ner_sample
+
+    folder.mkdir()
+    for split, size in CONLL_SIZES.items():
+        if sentences is not None:
+            size = max(1, sentences // (1 if split == "train" else 5))
+        rng = random.Random(split)
+        lengths = np.interp((np.arange(size) + 0.5) / size, CONLL_SHARES, CONLL_LENGTHS).round().astype(int).tolist()
+        rng.shuffle(lengths)
+        pairs = (pair for tokens, tags in ner_sample(split, size=10**9) for pair in zip(tokens, tags))
+        with (folder / f"{split}.conll").open("w", encoding="utf-8") as file:
+            for length in lengths:
+                for place, (token, tag) in enumerate(itertools.islice(pairs, length)):
+                    if place == 0:  # a cut may fall within an entity
+                        tag = tag.replace("I-", "B-")
+                    file.write(f"{coin(token, rng)} {tag}\n")
+                file.write("\n")
+    return folder
+
+
+def coin(token: str, rng: random.Random) -> str:
+    """The token, or now and then a made-up word in its place: most of them rare, a few less so."""
+    if rng.random() >= COINED or not token.isalpha():
+        return token
+    number, word = int(40_000 * rng.random() ** 1.5), ""
+    while number or not word:
+        number, part = divmod(number, 70)
+        word += "bdfgklmnprstvz"[part // 5] + "aeiou"[part % 5]
+    return word.capitalize() if token[0].isupper() else word
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""All that training needs to go on: taken from the parts of the loop, and given back to them, without pickling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqtext.errors import RunError
+from seqtext.training.optim import Average, Schedule
+from seqtext.training.progress import Progress, Window
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds: tensors by name, and plain numbers."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+    place: str = ""
+    """Where it was read from, for messages."""
+
+
+def take(
+    module: nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    average: Average,
+    window: Window,
+    progress: Progress,
+    carry: Any,
+) -> Snapshot:
+    """The state of training between two steps; tensors are the live ones, not copies."""
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.tensors().items()}
+    tensors |= {f"window.{name}": value for name, value in window.tensors().items()}
+    tensors |= {f"carry.{i}": value for i, value in enumerate(_flat(carry))}
+    scalars: dict[str, Any] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            elif value is not None:
+                scalars[f"{index}.{key}"] = value
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    values = {
+        **vars(progress),
+        "schedule": schedule.state(),
+        "average": average.count,
+        "window": window.rows,
+        "optimizer": scalars,
+        "carry": _shape(carry),
+    }
+    return Snapshot(tensors, values)
+
+
+def restore(
+    snapshot: Snapshot,
+    module: nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    average: Average,
+    window: Window,
+    device: torch.device,
+) -> tuple[Progress, Any]:
+    """Put a snapshot back; the progress and the carry are returned. Raises `RunError` where it does not fit."""
+    try:
+        return _restore(snapshot, module, optimizer, schedule, average, window, device)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise RunError(f"{snapshot.place}: damaged, or not a checkpoint of this run: {reason}") from None
+
+
+def _restore(
+    snapshot: Snapshot,
+    module: nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    average: Average,
+    window: Window,
+    device: torch.device,
+) -> tuple[Progress, Any]:
+    parts: dict[str, dict[str, Tensor]] = {
+        name: {} for name in ("model", "average", "window", "carry", "optimizer", "rng")
+    }
+    for name, tensor in snapshot.tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    values = snapshot.values
+    module.load_state_dict(parts["model"])
+    average.load(parts["average"], values["average"])
+    window.load(parts["window"], values["window"])
+    schedule.load(values["schedule"])
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*parts["optimizer"].items(), *values["optimizer"].items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(parts["rng"]["cpu"].cpu())
+    if "cuda" in parts["rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(parts["rng"]["cuda"].cpu())
+    flat = iter(parts["carry"][str(i)].to(device) for i in range(len(parts["carry"])))
+    progress = Progress(**{key: values[key] for key in vars(Progress())})
+    return progress, _unflat(values["carry"], flat)
+
+
+def _flat(carry: Any) -> list[Tensor]:
+    if isinstance(carry, Tensor):
+        return [carry]
+    return [tensor for part in carry for tensor in _flat(part)] if isinstance(carry, list | tuple) else []
+
+
+def _shape(carry: Any) -> Any:
+    """The nesting of a carry, as JSON: lists of lists, 0 for a tensor."""
+    if isinstance(carry, Tensor):
+        return 0
+    return [_shape(part) for part in carry] if isinstance(carry, list | tuple) else None
+
+
+def _unflat(shape: Any, tensors: Iterator[Tensor]) -> Any:
+    if shape == 0:
+        return next(tensors)
+    return tuple(_unflat(part, tensors) for part in shape) if isinstance(shape, list) else None

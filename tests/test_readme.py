@@ -1,0 +1,78 @@
+"""The README's own commands, run as they stand there, in an empty folder with a corpus and a letter in it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqtext.data.samples import ner_sample
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """What a reader would type, less comments; not the two scripts, which other tests run, nor what needs CoNLL-2003."""
+    for block in blocks("console"):
+        if "conll2003" in block or "scripts/" in block:
+            continue
+        lines = block.splitlines()
+        for i, line in enumerate(lines):
+            if line.startswith("$ "):
+                shown = next((j for j in range(i + 1, len(lines)) if lines[j].startswith("$ ")), len(lines))
+                yield re.split(r"\s{2,}#", line[2:])[0], lines[i + 1 : shown]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "my-corpus").mkdir()
+    for split, size in (("train", 200), ("valid", 50), ("test", 50)):
+        sentences = ner_sample(split, size=size)
+        text = "\n".join("".join(f"{token} {tag}\n" for token, tag in zip(*sentence)) for sentence in sentences)
+        (folder / "my-corpus" / f"{split}.conll").write_text(text, encoding="utf-8")
+    (folder / "letters.txt").write_text("Dear Angela,\n\ngreetings from Paris .\n", encoding="utf-8")
+    return folder
+
+
+def run(command, home):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, shell=isinstance(command, str)
+    )
+
+
+@pytest.mark.slow
+def test_the_commands_run_and_print_what_the_readme_shows(home):
+    typed = list(commands())
+    assert len(typed) >= 6
+    for command, shown in typed:
+        result = run(command, home)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        if shown:
+            assert result.stdout.splitlines() == shown, command
+    assert len((home / "entities.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_python_examples_run(home):
+    for block in blocks("python"):
+        result = run([sys.executable, "-c", block], home)
+        assert result.returncode == 0, result.stderr
+        assert "PER" in result.stdout
+
+
+def test_the_architecture_names_every_module():
+    tree = README.split("## Architecture")[1].split("```")[1]
+    modules = [path.stem for path in (ROOT / "seqtext").glob("*.py") if not path.stem.startswith("__")]
+    folders = [path.name for path in (ROOT / "seqtext").iterdir() if (path / "__init__.py").exists()]
+    missing = [name for name in modules + folders if not re.search(rf"\b{name}\b", tree)]
+    assert missing == []

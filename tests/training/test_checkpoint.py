@@ -1,0 +1,161 @@
+"""Checkpoints are whole or not there, whatever happens; and the lines of metrics.jsonl that a resumed run keeps."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from seqtext.errors import RunError
+from seqtext.files import locked, replacing, restored
+from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
+from seqtext.training.config import TrainConfig
+from seqtext.training.log import MetricsLog
+from seqtext.training.loop import Started
+from seqtext.training.snapshot import Snapshot
+from tests.training.toy import Toy, model, points, training
+
+
+def snapshot(value=1.0):
+    weight = torch.full((2, 3), value)
+    return Snapshot({"model.a": weight, "model.tied": weight, "rng.cpu": torch.get_rng_state()}, {"step": value})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_saved_is_loaded_and_all_may_read_it(tmp_path):
+    save_checkpoint(tmp_path / "last", snapshot(2.0))
+    loaded = load_checkpoint(tmp_path / "last")
+    assert loaded.values == {"step": 2.0}
+    assert {name: value.tolist() for name, value in loaded.tensors.items()} == {
+        name: value.tolist() for name, value in snapshot(2.0).tensors.items()
+    }
+    plain = tmp_path / "plain"
+    plain.touch()
+    for name in ("state.json", "state.safetensors"):
+        assert stat.S_IMODE((tmp_path / "last" / name).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.parametrize("fails", range(3))
+def test_a_stop_at_any_rename_leaves_a_whole_checkpoint(tmp_path, monkeypatch, fails):
+    last = tmp_path / "last"
+    save_checkpoint(last, snapshot(1.0))
+    calls = []
+    rename = Path.rename
+
+    def stopping(self, target):
+        calls.append(target)
+        if len(calls) > fails:
+            raise KeyboardInterrupt  # a kill: nothing after it is done
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopping)
+        if fails < 2:  # it takes two: the old one aside, the new one into its place
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(last, snapshot(2.0))
+        else:
+            save_checkpoint(last, snapshot(2.0))
+    assert load_checkpoint(last).values == {"step": 2.0 if fails == 2 else 1.0}
+    save_checkpoint(last, snapshot(3.0))
+    save_checkpoint(last, snapshot(4.0))
+    assert load_checkpoint(last).values == {"step": 4.0}
+    assert names(tmp_path) == ["last"] and restored(last) == last
+
+
+def test_an_error_while_writing_leaves_what_was_there_and_nothing_else(tmp_path):
+    save_checkpoint(tmp_path / "last", snapshot(1.0))
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path / "last", Snapshot(snapshot(2.0).tensors, {"step": object()}))
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file") as unfinished:
+        unfinished.write_text("half")
+        1 / 0  # noqa: B018
+    assert load_checkpoint(tmp_path / "last").values == {"step": 1.0}
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file", "last"]
+
+
+def test_a_new_folder_never_takes_the_place_of_another(tmp_path):
+    with pytest.raises(OSError), replacing(tmp_path / "run", new=True) as unfinished:
+        unfinished.mkdir()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "of another").touch()
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["of another"]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(RunError, match=r"another process is training in this folder; wait for it, or stop it$"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("state.json", Path.unlink, "{}: missing; the run folder is not complete"),
+        ("state.json", cut, "{}: damaged, not the JSON that a run holds ("),
+        ("state.json", lambda path: path.write_text("[]"), "{}: damaged, its content is not what a run holds"),
+        ("state.safetensors", Path.unlink, "{}: missing; this run cannot be resumed"),
+        ("state.safetensors", cut, "{}: damaged, not a checkpoint ("),
+        ("state.safetensors", lambda path: path.write_bytes(b""), "{}: damaged, not a checkpoint ("),
+    ],
+)
+def test_damage_is_told_with_the_file(tmp_path, name, damage, message):
+    save_checkpoint(tmp_path / "last", snapshot())
+    damage(tmp_path / "last" / name)
+    with pytest.raises(RunError) as caught:
+        load_checkpoint(tmp_path / "last")
+    assert str(caught.value).startswith(message.format(tmp_path / "last" / name))
+
+
+def started(module, resume=None):
+    return next(iter(training(Toy(), module, TrainConfig(), train=points(4), resume=resume)))
+
+
+def test_a_checkpoint_of_another_model_or_without_its_parts_is_told_with_the_folder(tmp_path):
+    event = started(model())
+    assert isinstance(event, Started)
+    save_checkpoint(tmp_path / "last", event.snapshot())
+    whole = load_checkpoint(tmp_path / "last")
+    with pytest.raises(RunError, match="last: damaged, or not a checkpoint of this run: size mismatch for weight"):
+        started(nn.Linear(4, 1), Snapshot({"model.weight": torch.zeros(1, 3)}, whole.values, place="last"))
+    for part in ("schedule", "step", "window", "optimizer", "carry"):
+        values = {name: value for name, value in whole.values.items() if name != part}
+        with pytest.raises(RunError, match=f"last: damaged, or not a checkpoint of this run: '{part}'"):
+            started(model(), Snapshot(whole.tensors, values, place="last"))
+
+
+def test_a_resumed_log_keeps_what_stands_before_the_checkpoint(tmp_path):
+    def lines():
+        return [tuple(json.loads(line).values())[:3] for line in (tmp_path / "metrics.jsonl").open(encoding="utf-8")]
+
+    log = MetricsLog(tmp_path)
+    for kind, step, epoch in [("train", 5, 1), ("valid", 5, 1), ("epoch", 5, 1), ("train", 8, 2), ("train", 10, 2)]:
+        log.write(kind, {"step": step, "epoch": epoch})
+    log.write("valid", {"step": 10, "epoch": 2})
+    log.write("final.valid", {"step": 5, "f1": 0.5})
+    log.close()
+    first = [("train", 5, 1), ("valid", 5, 1), ("epoch", 5, 1), ("train", 8, 2)]
+    (tmp_path / "metrics.jsonl").open("ab").write(b'{"kind": "train", "step": 9, "note": "\xc3')
+    MetricsLog(tmp_path, resumed_at=(10, 2)).close()  # the second epoch was done, and what it ends with written
+    assert lines() == [*first, ("train", 10, 2), ("valid", 10, 2)]
+    MetricsLog(tmp_path, resumed_at=(10, 1)).close()  # the last step of the epoch was done, and not scored
+    assert lines() == [*first, ("train", 10, 2)]
+    MetricsLog(tmp_path, resumed_at=(8, 1)).close()
+    assert lines() == first
+    MetricsLog(tmp_path, resumed_at=(5, 0)).close()
+    assert lines() == first[:1]

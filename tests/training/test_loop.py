@@ -1,0 +1,214 @@
+"""The loop's events, stopping, selection, bad losses and carried state, on tasks of a few points."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from seqtext.task import Goal, Loss
+from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
+from seqtext.training.config import Adam, Exponential, Plateau, Sgd, TrainConfig, Uniform
+from seqtext.training.loop import EpochEnded, Evaluated, Finished, Started, Stepped
+from seqtext.training.progress import NonFiniteLoss, Progress, Window
+from tests.training.toy import Chain, Toy, model, points, training
+
+STILL = Sgd(lr=1e-20)
+"""Steps that change no weight."""
+
+
+def only(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_events_come_in_order_with_their_numbers():
+    config = TrainConfig(epochs=2, batch_tokens=4, log_every=2, optimizer=STILL)
+    data, module = points(10), model()
+    events = list(training(Toy(), module, config, train=data, valid=points(5, seed=1)))
+    epoch = [Stepped, Stepped, Stepped, Evaluated, EpochEnded]
+    assert [type(event) for event in events] == [Started, *epoch, *epoch, Finished]
+    started, finished = events[0], events[-1]
+    assert (started.steps_per_epoch, started.total_steps, started.parameters, started.step) == (3, 6, 21, 0)
+    assert [(event.step, event.epoch) for event in only(Stepped, events)] == [
+        (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)
+    ]  # fmt: skip
+    assert [(event.step, event.epoch) for event in only(EpochEnded, events)] == [(3, 1), (6, 2)]
+    assert (finished.step, finished.epoch, finished.reason) == (6, 2, "all epochs done")
+    # Tokens are counted from the start of the epoch, and real ones only.
+    assert [event.tokens for event in only(EpochEnded, events)] == [int(data.targets.sum())] * 2
+
+
+def test_losses_are_means_over_targets_since_the_last_report_and_over_the_epoch():
+    config = TrainConfig(epochs=1, batch_tokens=3, log_every=2, optimizer=STILL)
+    data, module, task = points(15), model(), Toy()
+    parts = []
+    task.loss = lambda *given: parts.append(Toy.loss(task, *given)) or parts[-1]
+    events = list(training(task, module, config, train=data))
+
+    def mean(losses):
+        return sum(loss.total.item() for loss in losses) / sum(int(loss.count) for loss in losses)
+
+    reported = [event.loss for event in only(Stepped, events)]
+    assert [loss is None for loss in reported] == [True, False, True, False, True]
+    assert reported[1::2] == pytest.approx([mean(parts[:2]), mean(parts[2:4])], rel=1e-6)
+    assert only(EpochEnded, events)[0].loss == pytest.approx(mean(parts), rel=1e-6)
+
+
+def test_every_epoch_has_an_order_of_its_own_from_the_seed():
+    seen = []
+    task = Toy()
+    task.loss = lambda module, batch, carry: seen.append(tuple(batch.rows.tolist())) or Toy.loss(task, module, batch)
+    config = TrainConfig(epochs=2, batch_tokens=12, optimizer=STILL)
+    list(training(task, model(), config, train=points(12)))
+    list(training(task, model(), config, train=points(12)))
+    assert seen[:2] == seen[2:] and seen[0] != seen[1]
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(12))
+
+
+def test_the_average_is_scored_and_the_weights_train_on():
+    config = TrainConfig(epochs=2, batch_tokens=5, average=Uniform(), optimizer=Sgd(lr=0.1))
+    module, valid = model(), points(6, seed=1)
+    weights, live = [], None
+    for event in training(Toy(), module, config, train=points(10), valid=valid):
+        if isinstance(event, Stepped):
+            weights.append(copy.deepcopy(module.state_dict()))
+            live = weights[-1]
+        elif isinstance(event, Evaluated):
+            mean = {name: torch.stack([w[name] for w in weights]).mean(0) for name in live}
+            torch.testing.assert_close(dict(module.state_dict()), mean)
+            scored = model()
+            scored.load_state_dict(mean)
+            with torch.no_grad():
+                assert event.predictions == pytest.approx(scored(valid.x).squeeze(-1).tolist(), abs=1e-6)
+        elif isinstance(event, EpochEnded):
+            assert all(torch.equal(live[name], value) for name, value in module.state_dict().items())
+    assert len(weights) == 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best", "stopped"),
+    [
+        ("max", [1, 3, 3, 2, 9, 9], [True, True, False, False], 4),  # an equal score is no better one
+        ("min", [5, 6, 4, 4, 3, 5, 3, 0], [True, False, True, False, True, False, False], 7),
+        ("max", [float("nan"), 1, float("nan"), 2, 0, 0], [False, True, False, True, False, False], 6),
+    ],
+)
+def test_training_stops_early_and_marks_the_best_by_the_goal(mode, scores, best, stopped):
+    task = Toy(goal=Goal("score", mode), scores=scores)
+    config = TrainConfig(epochs=20, batch_tokens=10, patience=2, optimizer=STILL)
+    events = list(training(task, model(), config, train=points(10), valid=points(4)))
+    assert [event.best for event in only(Evaluated, events)] == best
+    real = [score for score in scores[:stopped] if not math.isnan(score)]
+    assert only(Evaluated, events)[-1].best_score == {"max": max, "min": min}[mode](real)
+    finished = events[-1]
+    assert (finished.epoch, finished.reason) == (stopped, "no better score for 2 epochs")
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_examples_and_advice():
+    data = points(12)
+    data.y[7] = float("nan")
+    rows = []
+    task = Toy()
+    task.loss = lambda module, batch, carry: rows.append(batch.rows.tolist()) or Toy.loss(task, module, batch)
+    events = []
+    with pytest.raises(NonFiniteLoss) as caught:
+        events.extend(training(task, model(), TrainConfig(epochs=1, batch_tokens=3), train=data))
+    step = next(i for i, batch in enumerate(rows, start=1) if 7 in batch)
+    shown = ", ".join(str(row + 1) for row in rows[step - 1])
+    assert str(caught.value) == (
+        f"the loss is nan at step {step} (training examples {shown}, counted from 1); "
+        "the best weights so far are kept. "
+        "Try a smaller train.optimizer.lr, train.clip = 1.0, a warm-up (train.schedule.warmup), or "
+        "train.precision = 'float32'; if it comes back at the same examples, look at them"
+    )
+    assert len(rows) == step  # no later batch was computed with the spoilt weights
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_stops_too():
+    task = Toy()
+    task.loss = lambda module, batch, carry: Loss((0.0 * module(batch.x)).sqrt().sum(), torch.tensor(len(batch.x)))
+    with pytest.raises(NonFiniteLoss, match=r"^the norm of the gradient is nan at step 1 \(training examples "):
+        list(training(task, model(), TrainConfig(epochs=1, batch_tokens=3, clip=0.0), train=points(6)))
+
+
+def test_weights_that_diverge_stop_before_anything_is_saved():
+    config = TrainConfig(epochs=50, batch_tokens=5, clip=0.0, optimizer=Sgd(lr=1e6))
+    module = nn.Linear(3, 1)
+    with pytest.raises(NonFiniteLoss, match=r"is (inf|nan) at step"):
+        for event in training(Toy(), module, config, train=points(20), valid=points(5)):
+            if isinstance(event, Started | Stepped | EpochEnded):
+                snapshot = event.snapshot()
+                assert all(torch.isfinite(value.float()).all() for value in snapshot.tensors.values())
+
+
+def test_a_bad_loss_that_no_report_has_seen_yet_makes_no_checkpoint():
+    window = Window(torch.device("cpu"))
+    window.every = False  # as on a GPU, which is not asked at every step
+    for total in (1.0, float("inf"), 1.0):
+        batch = next(Toy().batches(points(2), tokens=2))
+        window.add([Loss(torch.tensor(total), torch.tensor(2))], torch.tensor(1.0), [batch])
+        assert not window.full
+    with pytest.raises(NonFiniteLoss, match="the loss is inf at step 9 "):
+        window.check(Progress(step=10))
+
+
+def test_state_is_carried_through_an_epoch_detached_and_begins_anew_with_the_next():
+    task = Chain()
+    list(training(task, nn.Linear(3, 1), TrainConfig(epochs=2, batch_tokens=4, accumulate=2), train=points(10)))
+    assert [given is None for given in task.given] == [True, False, False] * 2
+    for (state, nothing), (double,) in (given for given in task.given if given is not None):
+        assert state.grad_fn is None and not state.requires_grad and nothing is None
+        assert torch.equal(double, 2.0 * state) and float(state) != 0.0
+
+
+def test_what_cannot_be_carried_is_refused():
+    task = Toy()
+    task.loss = lambda module, batch, carry: Toy.loss(task, module, batch)._replace(carry={"h": torch.zeros(1)})
+    with pytest.raises(TypeError, match="a carry is a tensor, None, or tuples of them, not dict"):
+        list(training(task, model(), TrainConfig(epochs=1, batch_tokens=4), train=points(8)))
+
+
+def facts(event):
+    """What an event says, less the clock."""
+    kept = {name: value for name, value in vars(event).items() if name not in ("snapshot", "seconds", "tokens")}
+    return type(event).__name__, kept
+
+
+@pytest.mark.parametrize("kind", [Toy, Chain])
+def test_a_run_resumed_anywhere_says_and_ends_the_same(kind, tmp_path):
+    config = TrainConfig(
+        epochs=3,
+        batch_tokens=2,
+        accumulate=2,
+        log_every=3,
+        patience=2,
+        clip=1.0,
+        optimizer=Adam(lr=0.05),
+        schedule=Plateau(warmup=2, patience=0),
+        average=Exponential(decay=0.8),
+    )
+    train, valid = points(14), points(6, seed=1)
+    dropout = 0.3 if kind is Toy else 0.0
+
+    def begin(resume=None):
+        module = model(dropout=dropout)
+        torch.manual_seed(11)
+        return module, training(kind(), module, config, train=train, valid=valid, resume=resume)
+
+    module, events = begin()
+    said, cuts = [], []
+    for event in events:
+        said.append(event)
+        if isinstance(event, Started | Stepped | EpochEnded):
+            place = tmp_path / str(len(said))
+            save_checkpoint(place, event.snapshot())
+            cuts.append((place, len(said)))
+    final = module.state_dict()
+    assert len(cuts) == 1 + 3 * (4 + 1)
+    for place, done in cuts:
+        module, events = begin(load_checkpoint(place))
+        torch.manual_seed(99)  # whatever happened to the generator before the first step
+        rest = list(events)[1:]
+        assert [facts(event) for event in rest] == [facts(event) for event in said[done:]], place
+        assert all(torch.equal(value, final[name]) for name, value in module.state_dict().items()), place
