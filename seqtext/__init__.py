@@ -12,10 +12,15 @@ The names below are loaded on first use, so that importing seqtext imports no to
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqtext.api import check, evaluate, load, predict, train, train_seeds
+
+# Threads that wait for each other should sleep, not spin: beside any other busy process, spinning costs tenfold and
+# more, and alone it gains nothing here. OpenMP reads this when torch is loaded; what the user has set stands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "check", "evaluate", "load", "predict", "train", "train_seeds"]

@@ -19,7 +19,7 @@ def blocks(language):
 
 
 def commands():
-    """What a reader would type, less comments; not the two scripts, which other tests run, nor what needs CoNLL-2003."""
+    """What a reader would type, and what it prints; without the two scripts and what needs CoNLL-2003."""
     for block in blocks("console"):
         if "conll2003" in block or "scripts/" in block:
             continue

@@ -82,6 +82,17 @@ def test_a_run_has_its_parts_and_says_what_made_it(trained, corpus):
     assert meta["scores"]["test"] == seqtext.evaluate(trained, device="cpu").scores
 
 
+def test_a_second_training_in_a_process_may_have_another_precision(corpus, trained, tmp_path):
+    run = train(corpus, tmp_path / "run", overrides=SMALL | {"train.precision": "bf16"})
+    losses = [
+        next(line["loss"] for line in map(json.loads, (folder / "metrics.jsonl").open()) if line["kind"] == "epoch")
+        for folder in (trained, run.folder)
+    ]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
+    parameters = seqtext.load(run.folder, device="cpu").module.parameters()
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+
+
 def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 

@@ -236,8 +236,6 @@ def test_a_wrong_command_line_is_told_with_the_usage(cli, words, message, monkey
 def test_an_interruption_before_training_begins_says_nothing_and_makes_nothing(folder):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    words = [sys.executable, "-m", "seqtext", "predict", "--help"]
-    subprocess.run(words, env=environment, stdout=pipe, check=True)
     os.mkfifo(folder / "recipe.toml")  # training waits here to read it
     command = [sys.executable, "-m", "seqtext", "train", "recipe.toml"]
     process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
