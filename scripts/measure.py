@@ -62,14 +62,14 @@ def shares(work: Callable[[], int]) -> dict[str, float]:
     The profiler slows small operations several times over and hardly the large ones: so a share is the time of its
     kernels under the profiler, over the time that as many tokens take without it, just before and just after.
     """
-    from torch.autograd.profiler import profile
+    from torch.profiler import ProfilerActivity, profile
 
     before = 1.0 / rate(work)
-    with profile(use_kineto=False) as profiler:  # Kineto, made for GPUs, writes to stderr whenever it starts and stops
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         tokens = work()
     after = 1.0 / rate(work)
     plain = tokens * (before + after) / 2
-    recurrence, products = kernel_seconds(profiler.function_events)
+    recurrence, products = kernel_seconds(profiler.events())
     return {
         "the recurrence": recurrence / plain,
         "matrix products": products / plain,

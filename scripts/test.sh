@@ -6,4 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 environment dev,tensorboard
 cd "$root"
+# One thread: the tests' models are too small for more to help, and threads that wait for each other waste the cores
+# of a machine that does other work as well.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$venv/bin/python" -m pytest "$@"
