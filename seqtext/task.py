@@ -143,6 +143,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
             for name, value in zip(batch._fields, batch)
         }
         return type(batch)(**moved)
+    if isinstance(batch, tuple):
+        return tuple(to_device(part, device) for part in batch)
     return batch
 
 

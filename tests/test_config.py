@@ -135,7 +135,7 @@ def test_a_fault_is_named_by_the_key_a_user_wrote(train, fault, prefix):
 @given(st.sampled_from(sorted(Train.model_fields)), st.data())
 def test_a_key_with_one_letter_wrong_is_put_right(key, data):
     place = data.draw(st.integers(0, len(key) - 1))
-    letter = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz").filter(lambda letter: letter != key[place]))
+    letter = data.draw(st.sampled_from("0123456789"))  # no letter, which could make another key as near
     wrong = key[:place] + letter + key[place + 1 :]
     assert faults_of({"task": "ner", "train": {wrong: 1}}) == [f"train.{wrong}: unknown key; did you mean '{key}'?"]
 

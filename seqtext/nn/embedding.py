@@ -26,8 +26,8 @@ class Words(NamedTuple):
     """(B, T) int64: the type at each position; padding may hold any type."""
     ids: Tensor
     """(U,) int64: ids in the training vocabulary, 1 for an unknown word."""
-    characters: Tensor
-    """(U, L) int64: character ids, padded with 0."""
+    characters: tuple[Tensor, ...]
+    """Blocks (U', L') int64 of the types in their order: character ids, padded with 0."""
     shapes: Tensor
     """(U,) int64: letter shapes."""
     vectors: Tensor | None
@@ -119,8 +119,12 @@ class CNNOverCharacters(nn.Module):
         Every window that holds a real character counts, those half outside the word too; padding adds none.
         """
         margin = max(self.widths) - 1
-        x = self.dropout(self.embedding(nn.functional.pad(characters, (margin, margin))))  # (U, M + L + M, D)
-        taps = self.taps(x).unflatten(2, (-1, self.filters)).unbind(2)  # sum of widths times (U, M + L + M, F)
+        padded = nn.functional.pad(characters, (margin, margin))  # (U, M + L + M)
+        if self.training:
+            products = self.taps(self.dropout(self.embedding(padded)))
+        else:  # without dropout, each character's product is known beforehand
+            products = nn.functional.embedding(padded, self.taps(self.embedding.weight))
+        taps = products.unflatten(2, (-1, self.filters)).unbind(2)  # sum of widths times (U, M + L + M, F)
         real = (characters != 0).sum(1, keepdim=True)  # (U, 1)
         size, first, outputs = characters.size(1), 0, []
         for width in self.widths:
@@ -223,7 +227,7 @@ class WordEmbedding(nn.Module):
                 table = table.masked_fill(plain.unsqueeze(1), 0.0) + words.vectors
             parts.append(table)
         if self.characters is not None:
-            parts.append(self.characters(words.characters))
+            parts.append(torch.cat([self.characters(block) for block in words.characters]))
         if self.shapes is not None:
             parts.append(self.shapes(words.shapes))
         types = torch.cat([part.to(parts[0].dtype) for part in parts], dim=1)  # (U, E)

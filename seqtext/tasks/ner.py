@@ -27,6 +27,7 @@ from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import EmbeddingConfig, WordEmbedding, Words
 from seqtext.nn.rnn import Recurrent, RecurrentConfig
 from seqtext.task import Goal, Loss, Split, Table
+from seqtext.tasks.words import gather_words
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -219,18 +220,7 @@ class Ner:
     ) -> Iterator[Batch]:
         text, types = encoded.text, encoded.types
         for rows in bucketed(text.lengths, tokens=tokens, shuffle=shuffle, rank=rank, world=world):
-            codes = pad(text, rows, text.codes)  # (B, T); without a row where a process has no share of the batch
-            here, index = np.unique(codes, return_inverse=True)
-            characters = types.characters[here]
-            longest = max(1, int((characters != 0).any(0).sum()))
-            words = Words(
-                positions=torch.from_numpy(index.reshape(codes.shape)),
-                ids=torch.from_numpy(types.ids[here]),
-                characters=torch.from_numpy(characters[:, :longest].astype(np.int64)),
-                shapes=torch.from_numpy(types.shapes[here]),
-                vectors=None if types.vectors is None else torch.from_numpy(types.vectors[here]),
-                pretrained=torch.from_numpy(types.pretrained[here]),
-            )
+            words = gather_words(text, types, rows)
             labels = None if encoded.labels is None else torch.from_numpy(pad(text, rows, encoded.labels))
             yield Batch(torch.from_numpy(rows), torch.from_numpy(text.lengths[rows]), words, labels)
 

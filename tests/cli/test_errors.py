@@ -107,7 +107,7 @@ WRONG = [
         "{file}:3: byte 0xfc at byte 2 of the line is not UTF-8; convert the ",
     ),
     ("valid", b"Rex B-DOG\n", "{corpus} (valid): sentence 1: label 'S-DOG' was never seen in training; the labels "),
-    ("test", gzip.compress(b"Berlin B-LOC\n" * 99)[:-12], "{file}: damaged gzip file: "),
+    ("test", gzip.compress(b"Berlin B-LOC\n" * 99, mtime=0)[:-12], "{file}: damaged gzip file: "),
 ]
 
 
