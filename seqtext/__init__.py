@@ -26,6 +26,10 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "check", "evaluate", "load", "predict", "train", "train_seeds"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from seqtext import api

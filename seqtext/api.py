@@ -104,7 +104,7 @@ def train_seeds(
         this = replace(chosen, seed=number)
         if (home / "meta.json").is_file():
             known = runs.open_run(home)
-            if known.recipe.toml() != this.toml():
+            if known.recipe.toml() != replace(this, data=this.data.absolute()).toml():
                 raise RunError(f"{home}: a run of another recipe or other settings; choose another --out")
             if not known.meta.get("finished"):
                 known = session.resume(home, (), where, tensorboard=tensorboard, listen=listen)
@@ -149,8 +149,20 @@ class Model:
         An example is a string; with `pretokenized`, its words are those between spaces. An example without a word
         has an empty prediction.
         """
-        prepared = [self.task.prepare(example, pretokenized=pretokenized) for example in examples]
-        return self.predict_prepared(prepared, batch_tokens=batch_tokens, **options)
+        return self.predict_prepared(self._prepared(examples, pretokenized), batch_tokens=batch_tokens, **options)
+
+    def records(
+        self, examples: Sequence[str], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
+    ) -> list[dict[str, Any]]:
+        """As `predict`, as the JSON objects that `seqtext predict --json` prints: with tokens and character offsets."""
+        prepared = self._prepared(examples, pretokenized)
+        predictions = self.predict_prepared(prepared, batch_tokens=batch_tokens, **options)
+        return [self.task.record(*pair) for pair in zip(prepared, predictions)]
+
+    def _prepared(self, examples: Sequence[str], pretokenized: bool) -> list[Any]:
+        if isinstance(examples, str):
+            raise InputError("predict takes a list of texts, not one text: predict([text])")
+        return [self.task.prepare(example, pretokenized=pretokenized) for example in examples]
 
     def predict_prepared(
         self, prepared: Sequence[Any], *, batch_tokens: int | None = None, **options: Any

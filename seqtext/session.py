@@ -59,6 +59,7 @@ def start(
         check_tensorboard()
     splits = read_splits(recipe)
     task = recipe.task.fit(recipe.data, splits["train"])
+    recipe = replace(recipe, data=recipe.data.absolute())  # a run is used from other folders too
     meta = {
         "goal": list(task.goal),
         "device": str(device),

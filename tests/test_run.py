@@ -314,3 +314,11 @@ def test_tensorboard_files_hold_the_numbers_of_the_metrics(corpus, tmp_path):
     assert len(steps) > 1 and [step for step, _ in losses] == [step for step, _ in steps]
     assert [value for _, value in losses] == pytest.approx([value for _, value in steps], rel=1e-5)
     assert found.Scalars("valid/f1")[0].value == pytest.approx(run.meta["scores"]["valid"]["f1"])
+
+
+def test_a_run_trained_on_relative_paths_is_used_from_another_folder(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(corpus.parent)
+    Path("v.txt").write_text("in 0.1 0.2\nthe 0.3 0.4\n", encoding="utf-8")
+    run = train(corpus.name, tmp_path / "run", overrides=SMALL | {"data.words.vectors": "v.txt"})
+    monkeypatch.chdir(tmp_path)
+    assert seqtext.evaluate("run").scores["f1"] == run.meta["scores"]["test"]["f1"]

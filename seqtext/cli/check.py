@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated
 
 import typer
 
-from seqtext.cli.options import Device, Json
+from seqtext.cli.options import Device, Json, recipe_names
 
 
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe by name or file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe by name or file.", autocompletion=recipe_names)
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as train.epochs=20.")
     ] = None,
@@ -29,5 +32,5 @@ def check(
     width = max(len(name) for name, _ in facts)
     for name, fact in facts:
         typer.echo(f"{name:<{width}}  {fact}")
-    shown = f" --data {data}" if data else ""
-    typer.echo(f"next: seqtext train {recipe}{shown}", err=True)
+    words = ["seqtext", "train", recipe, *(overrides or []), *(["--data", data] if data else [])]
+    typer.echo(f"next: {shlex.join(words)}", err=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, RunFolder, SplitName
 
 
 def evaluate(
@@ -16,7 +16,7 @@ def evaluate(
         str | None,
         typer.Option(help="Other data than the run's own: a folder, a file, sample, hub:NAME or nltk:CORPUS."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which part: train, valid or test.")] = "test",
+    split: SplitName = "test",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,

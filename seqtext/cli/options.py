@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
+
+def recipe_names(incomplete: str) -> list[str]:
+    """For shell completion."""
+    from seqtext.shelf import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+def _among(*values: str) -> Callable[[str], list[str]]:
+    """For shell completion."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto, cpu, cuda or cuda:N.", autocompletion=_among("auto", "cpu", "cuda", "cuda:1")
+    ),
+]
+SplitName = Annotated[
+    str, typer.Option(help="Which part: train, valid or test.", autocompletion=_among("train", "valid", "test"))
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as training left it.")]
 BatchTokens = Annotated[

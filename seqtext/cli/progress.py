@@ -22,7 +22,9 @@ class Display:
         self.job: Any = None
         self.scored: Evaluated | None = None
         self.started = 0.0
-        self.first = self.total = self.tokens = 0
+        self.first = self.total = 0
+        # The epoch under way, and the tokens and the time since which its rate is taken.
+        self.epoch, self.counted, self.since = 0, 0, 0.0
         self.loss, self.rate = "", 0.0
 
     def __enter__(self) -> Display:
@@ -76,6 +78,11 @@ class Display:
     def _advance(self, event: Stepped) -> None:
         if self.bar is None:
             return
+        now = time.perf_counter()
+        if event.epoch != self.epoch:
+            self.epoch, self.counted, self.since = event.epoch, event.tokens, now
+        elif now - self.since > 0.5:
+            self.rate = (event.tokens - self.counted) / (now - self.since)
         best = f"best {self.scored.best_score:.4f}" if self.scored else ""
         note = f"{self.rate:,.0f} tokens/s {self.loss} {best}"
         self.bar.update(self.job, completed=event.step, epoch=event.epoch, note=note)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from seqtext.cli.options import Json
+from seqtext.cli.options import Json, recipe_names
 
 app = typer.Typer(help="List the shipped recipes, show one, or copy one to change.", invoke_without_command=True)
 
-Name = Annotated[str, typer.Argument(help="A recipe's name.")]
+Name = Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=recipe_names)]
 
 
 @app.callback()

@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from seqtext.cli.options import Device, Json
+from seqtext.cli.options import Device, Json, recipe_names
 
 
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="TASK_OR_RECIPE", help="A recipe by name or file; `seqtext recipes` lists them."),
+        typer.Argument(
+            metavar="TASK_OR_RECIPE",
+            help="A recipe by name or file; `seqtext recipes` lists them.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as train.epochs=20.")
@@ -84,7 +88,8 @@ def train(
     else:
         shown = ", ".join(f"{split} {key} {scores[key]:.4f}" for split, scores in run.meta["scores"].items())
         typer.echo(f"{run.folder}: {shown}")
-    typer.echo(f"next: seqtext evaluate {run.folder}", err=True)
+    held_out = "" if "test" in run.meta["scores"] else " --split valid"
+    typer.echo(f"next: seqtext evaluate {run.folder}{held_out}", err=True)
     typer.echo(f"      seqtext predict {run.folder} FILE", err=True)
 
 

@@ -18,6 +18,8 @@ from pydantic import field_validator
 from seqtext.config import Config
 from seqtext.data.tokenizer import Tokenizer, TokenizerConfig
 from seqtext.data.vectors import Cover, Vectors, open_vectors
+from seqtext.errors import RunError
+from seqtext.files import read_json, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,6 +127,8 @@ class Lexicon:
         """The first id of the words seen once in training; known only to a lexicon that was just fitted."""
         self.pretrained: np.ndarray | None = None
         """(V,) bool: the ids of training words that have a pretrained vector; known as `rare_from` is."""
+        self.expected: tuple[Path, str] | None = None
+        """Of a loaded lexicon: the file that says so, and the fingerprint of the vectors it was trained with."""
         self._vectors: Vectors | None = None
 
     @classmethod
@@ -161,6 +165,11 @@ class Lexicon:
         """The pretrained vectors, opened on first use; they stay in their own file, not in the run."""
         if self._vectors is None and self.config.vectors:
             self._vectors = open_vectors(self.config.vectors)
+            if self.expected and self.expected[1] != self._vectors.fingerprint:
+                raise RunError(
+                    f"{self.expected[0]}: this run was trained with other vectors than "
+                    f"{self.config.vectors} holds now; put the same ones there, or train anew"
+                )
         return self._vectors
 
     @property
@@ -188,11 +197,20 @@ class Lexicon:
     def save(self, folder: Path) -> None:
         self.words.save(folder / "tokenizer.json")
         self.characters.save(folder / "characters.json")
+        if self.vectors is not None:
+            facts = {"name": self.vectors.name, "size": self.vectors.dim, "fingerprint": self.vectors.fingerprint}
+            write_json(folder / "vectors.json", facts)
 
     @classmethod
     def load(cls, folder: Path, config: WordsConfig) -> Lexicon:
         """Raises `RunError` naming the file that is missing or damaged."""
-        return cls(Tokenizer.load(folder / "tokenizer.json"), Tokenizer.load(folder / "characters.json"), config)
+        words, characters = (Tokenizer.load(folder / f"{name}.json") for name in ("tokenizer", "characters"))
+        lexicon = cls(words, characters, config)
+        if config.vectors:
+            path = folder / "vectors.json"
+            facts = read_json(path, check=lambda value: isinstance(value, dict) and "fingerprint" in value)
+            lexicon.expected = path, facts["fingerprint"]
+        return lexicon
 
 
 def shapes(words: pa.Array) -> np.ndarray:

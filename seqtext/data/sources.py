@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from seqtext.config import Config
 from seqtext.data.cache import quiet_datasets
@@ -42,6 +42,23 @@ class SourceData(Config):
     """A file to validate on, instead of the one that `source` has."""
     test: str | None = None
     """A file to test on, instead of the one that `source` has."""
+
+    def absolute(self) -> Self:
+        """A copy whose paths hold from any folder: what a run keeps."""
+        hub, colon, rest = self.source.partition(":")
+        if colon and hub == "hub":
+            source = f"hub:{absolute_path(rest)}"
+        else:
+            source = self.source if self.source == "sample" else absolute_path(self.source)
+        update: dict[str, Any] = {"source": source}
+        update |= {name: absolute_path(given) for name in SPLIT_NAMES if (given := getattr(self, name))}
+        return self.model_copy(update=update)
+
+
+def absolute_path(given: str) -> str:
+    """The whole path of a file or folder that is there; anything else (the name of a hub's dataset, say) as it is."""
+    path = Path(given).expanduser()
+    return str(path.absolute()) if path.exists() else given
 
 
 D = TypeVar("D", bound=SourceData)

@@ -20,7 +20,7 @@ from seqtext.data import sources
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.labels import Labels, Span, TagError, detect_scheme, from_spans, read_tag, spans, split_tag
 from seqtext.data.sources import MissingSplit, SourceData, Split
-from seqtext.data.text import first_line, open_columns, open_json
+from seqtext.data.text import first_line, open_columns, open_json, open_text
 from seqtext.errors import DataError
 
 if TYPE_CHECKING:
@@ -282,13 +282,23 @@ def _check_width(columns: list[str], width: int, first: int, data: TaggingData, 
     settings = f"data.token_column = {token}, data.tag_column = {tag}"
     if count < least:
         expected = f"expected {width} as on line {first}" if width > least else f"expected at least {least}"
-        raise DataError(f"{found}, {expected} ({settings})", path=path, line=line)
+        hint = _comment_hint(columns, path, first, data)
+        raise DataError(f"{found}, {expected} ({settings}){hint}", path=path, line=line)
     if token % count == tag % count:
         raise DataError(f"{found}, and token and tag are the same one ({settings})", path=path, line=line)
     if width and min(token, tag) < 0:
         # Counted from the right, the columns of a line of another width are other columns.
         advice = 'columns that hold spaces need data.separator = "\\t"; if widths rightly differ, count from the left'
+        advice += _comment_hint(columns, path, first, data)
         raise DataError(f"{found}, expected {width} as on line {first}; {advice} ({settings})", path=path, line=line)
+
+
+def _comment_hint(columns: list[str], path: Path, first: int, data: TaggingData) -> str:
+    """What to add to a message where this line or the first one looks like a comment."""
+    opening = next((line for number, line in open_text(path) if number == first), "") if first else ""
+    if data.comment or not (opening.startswith("# ") or columns[0].startswith("#")):
+        return ""
+    return '; if lines that begin with # are comments, set data.comment = "#"'
 
 
 # JSON lines

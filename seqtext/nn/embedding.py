@@ -73,8 +73,8 @@ class CharacterRNN(Config):
 class EmbeddingConfig(Config):
     """What a word's vector is made of."""
 
-    size: int = Field(default=50, ge=0)
-    """Features of a trained word embedding where there are no pretrained vectors; with them, their size counts."""
+    size: int | None = Field(default=None, ge=0)
+    """Features of a trained word embedding; 50 if not given. With pretrained vectors it is theirs and is not given."""
     tune: bool = True
     """Train the pretrained vectors of training words; otherwise they stay as they are."""
     shapes: int = Field(default=0, ge=0)
@@ -193,7 +193,11 @@ class WordEmbedding(nn.Module):
         self.tune, self.rare_dropout = config.tune, config.rare_dropout
         # A buffer, since only the training text knows it and a resumed run needs it.
         self.register_buffer("rare_from", torch.tensor(vocabulary if rare_from is None else rare_from))
-        size = vector_size or config.size
+        if vector_size and config.size not in (None, vector_size):
+            raise InputError(
+                f"model.embedding.size = {config.size}: the vectors have {vector_size} features; leave it out"
+            )
+        size = vector_size or (50 if config.size is None else config.size)
         self.table = nn.Embedding(vocabulary, size, padding_idx=0) if size else None
         self.shapes = nn.Embedding(shapes, config.shapes) if config.shapes else None
         self.characters: CNNOverCharacters | RNNOverCharacters | None = None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from seqtext.config import Config
 from seqtext.data.batching import bucketed
 from seqtext.data.labels import Labels, allowed_transitions, continues, spans
 from seqtext.data.lexicon import SHAPES, Lexicon, Text, Types, WordsConfig, column, pad, types_of
+from seqtext.data.sources import absolute_path
 from seqtext.data.tagging import TaggingData, read_tagging
 from seqtext.data.tokenizer import split_words
 from seqtext.errors import DataError
@@ -38,6 +39,10 @@ class NerData(TaggingData):
 
     words: WordsConfig = WordsConfig()
     """How words become numbers."""
+
+    def absolute(self) -> Self:
+        vectors = self.words.vectors and absolute_path(self.words.vectors)
+        return super().absolute().model_copy(update={"words": self.words.model_copy(update={"vectors": vectors})})
 
 
 class NerModel(Config):

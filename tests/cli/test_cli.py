@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -113,7 +114,7 @@ def test_check_describes_recipe_data_and_one_step(cli, corpus):
     assert re.fullmatch(r"vocabulary covers \d\d\.\d% of words", facts["test cover"])
     longest = max(len(tokens) for tokens, _ in ner_sample("train", size=400))
     assert re.fullmatch(rf"longest batch \d+ x {longest} tokens: loss \d\.\d+ per target", facts["one step"])
-    assert cli(*words).err == f"next: seqtext train ner --data {corpus}\n"
+    assert cli(*words).err == f"next: {shlex.join(['seqtext', 'train', 'ner', *SMALL])} --data {corpus}\n"
 
 
 SIZES = [("train", 400), ("valid", 40), ("test", 60)]
@@ -289,3 +290,29 @@ def test_each_typed_line_is_answered_before_the_next_is_read(run):
     for example, _ in seqtext.load(run).stream(typed(), at_once=1):
         log.append(f"answered {example.text}")
     assert log == [f"{did} {line}" for line in ("Berlin", "Paris", "Rome") for did in ("read", "answered")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("train n", ["ner", "ner-conll2003", "ner-conll2003-novectors"]),
+        ("recipes show ner-c", ["ner-conll2003", "ner-conll2003-novectors"]),
+        ("check --device c", ["cpu", "cuda", "cuda:1"]),
+        ("evaluate run --split v", ["valid"]),
+    ],
+)
+def test_completion_offers_what_fits(typed, offered):
+    words = ["seqtext", *typed.split()]
+    environment = os.environ | {
+        "_SEQTEXT_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "seqtext"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert sorted(done.stdout.split()) == offered

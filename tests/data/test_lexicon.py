@@ -174,6 +174,22 @@ def test_vectors_are_looked_up_by_the_word_itself_known_to_training_or_not(tmp_p
     )
 
 
+def test_a_run_knows_its_vectors_again(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 1 2\ncat 3 4\n")
+    config = WordsConfig(vectors=str(path))
+    Lexicon.fit(types_of(pa.array(TRAIN, STRINGS)), config).save(tmp_path)
+    assert Lexicon.load(tmp_path, config).vector_size == 2
+    path.write_text("the 1 2\ncat 3 5\n")
+    with pytest.raises(
+        RunError, match=r"vectors.json: this run was trained with other vectors than .*vectors.txt holds"
+    ):
+        Lexicon.load(tmp_path, config).encode(pa.array(["the"]))
+    (tmp_path / "vectors.json").unlink()
+    with pytest.raises(RunError, match=r"vectors.json: missing; the run folder is not complete"):
+        Lexicon.load(tmp_path, config)
+
+
 class Data(Config):
     words: WordsConfig = WordsConfig()
 

@@ -120,6 +120,19 @@ def test_with_source_takes_a_file_for_the_split_asked_for(tmp_path):
     assert with_source(data, str(folder), "test") == SourceData(source=str(folder))
 
 
+def test_a_run_keeps_whole_paths_and_names_as_they_are(tmp_path, monkeypatch):
+    touch(tmp_path / "corpus", "train.txt")
+    monkeypatch.chdir(tmp_path)
+    given = SourceData(source="corpus", test="corpus/train.txt", valid="not/there")
+    assert given.absolute() == SourceData(
+        source=str(tmp_path / "corpus"), test=str(tmp_path / "corpus" / "train.txt"), valid="not/there"
+    )
+    assert SourceData(source="hub:corpus").absolute().source == f"hub:{tmp_path / 'corpus'}"
+    (tmp_path / "sample").mkdir()
+    for name in ("sample", "hub:org/name", "nltk:conll2002"):
+        assert SourceData(source=name).absolute() == SourceData(source=name)
+
+
 def test_what_is_not_there_is_said(tmp_path):
     folder = touch(tmp_path / "d", "train.txt", *(f"{n:02}.txt" for n in range(12)))
     expected = (

@@ -134,6 +134,13 @@ def test_widths_may_differ_where_columns_count_from_the_left(put):
             {},
             "3: found 1 column, expected 4 as on line 1 (data.token_column = 0, data.tag_column = -1)",
         ),
+        (
+            "# id = 1\na x B-A\n",
+            {},
+            '2: found 3 columns, expected 4 as on line 1; columns that hold spaces need data.separator = "\\t"; if '
+            "widths rightly differ, count from the left; if lines that begin with # are comments, set data.comment",
+        ),
+        ("#\na B-A\n", {}, "1: found 1 column, expected at least 2 (data.token_column = 0, data.tag_column = -1); if "),
         ("plain\ntext\n", {}, "1: found 1 column, expected at least 2 (data.token_column = 0, data.tag_column = -1)"),
         (
             "a B-A\n",

@@ -240,4 +240,6 @@ def test_what_a_recipe_may_not_say(values: dict[str, object], message: str) -> N
 def test_an_embedding_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"^model.embedding: a word has no features; give it a size, characters"):
         build(vectors=False, size=0)
-    assert build(vectors=True, size=0).output_size == 4  # with vectors their size counts
+    assert build(vectors=True, size=None).output_size == 4  # with vectors their size counts
+    with pytest.raises(InputError, match=r"^model.embedding.size = 9: the vectors have 4 features; leave it out$"):
+        build(vectors=True, size=9)

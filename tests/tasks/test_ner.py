@@ -13,7 +13,7 @@ import torch
 from seqtext import api, recipe
 from seqtext.config import parse
 from seqtext.data.labels import continues, is_valid, spans
-from seqtext.errors import DataError
+from seqtext.errors import DataError, InputError
 from seqtext.run import Run
 from seqtext.tasks.ner import Entity, Ner, NerData, NerModel, Prediction, Sentence, Tagger
 from tests.reference.enumerate_crf import EnumeratedChain
@@ -179,6 +179,10 @@ def test_a_sentence_and_its_entities_as_text_and_as_a_record() -> None:
         ],
         "nbest": [{"tags": tags, "probability": 0.75}, {"tags": ["O"] * 8, "probability": 0.123457}],
     }
+    (record,) = model.records([text], confidence=True)
+    assert record == task.record(sentence, model.predict([text], confidence=True)[0])
+    with pytest.raises(InputError, match=r"^predict takes a list of texts, not one text: predict\(\[text\]\)$"):
+        model.predict(text)
     split = task.prepare(text, pretokenized=True)
     assert split.words == ["Dr.", "Ann", "Lee's", "boat", "(Bo)"] and split.offsets[2] == (9, 14)
     row = {"tokens": ["Bo", "left"], "tags": ["S-PER", "O"]}

@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_examples_and_advice():
     shown = ", ".join(str(row + 1) for row in rows[step - 1])
     assert str(caught.value) == (
         f"the loss is nan at step {step} (training examples {shown}, counted from 1); "
-        "the best weights so far are kept. "
+        "no weights were scored yet. "
         "Try a smaller train.optimizer.lr, train.clip = 1.0, a warm-up (train.schedule.warmup), or "
         "train.precision = 'float32'; if it comes back at the same examples, look at them"
     )
