@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqtext.api import check, evaluate, load, predict, train, train_seeds
 
-# Threads that wait for each other should sleep, not spin: beside any other busy process, spinning costs tenfold and
-# more, and alone it gains nothing here. OpenMP reads this when torch is loaded; what the user has set stands.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other should soon sleep instead of spinning: beside other busy processes the default, to
+# spin on, costs tenfold and more, and alone a thousand turns lose little. OpenMP reads this when torch is loaded; what
+# the user has set stands.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "check", "evaluate", "load", "predict", "train", "train_seeds"]
