@@ -7,8 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 environment
 cd "$root"
 seqtext() {
-  echo "\$ seqtext $*" >&2
-  "$venv/bin/python" -m seqtext "$@"
+  echo "\$ .venv/bin/seqtext $*" >&2
+  "$venv/bin/seqtext" "$@"
 }
 
 run=runs/quickstart
@@ -16,3 +16,4 @@ rm -rf "$run"
 seqtext train ner --out "$run"
 seqtext evaluate "$run"
 echo "Angela Merkel flew from Berlin to Washington ." | seqtext predict "$run" -
+echo "next: source .venv/bin/activate, and the seqtext command is at hand" >&2
