@@ -8,7 +8,7 @@ environment
 cd "$root"
 seqtext() {
   echo "\$ .venv/bin/seqtext $*" >&2
-  "$venv/bin/seqtext" "$@"
+  "$venv/bin/python" -m seqtext "$@"
 }
 
 run=runs/quickstart
