@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqtext.api import check, evaluate, load, predict, train, train_seeds
 
-# Threads that wait for each other should soon sleep instead of spinning: beside other busy processes the default, to
-# spin on, costs tenfold and more, and alone a thousand turns lose little. OpenMP reads this when torch is loaded; what
+# Threads that wait for each other should soon sleep instead of spinning: with more busy threads than cores the default,
+# to spin on, can cost tenfold, and alone a thousand turns lose little. OpenMP reads this when torch is loaded; what
 # the user has set stands.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
