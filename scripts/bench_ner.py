@@ -17,9 +17,7 @@ import itertools
 import json
 import os
 import random
-import statistics
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -44,42 +42,17 @@ COINED = 0.12
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    if arguments.threads:  # read by the OpenMP runtime when torch is imported
-        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    try:
-        with tempfile.TemporaryDirectory(prefix="seqtext-bench-") as scratch:
-            run(arguments, Path(scratch))
-    except InputError as error:
-        sys.exit(f"bench_ner.py: {error}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", metavar="DIR", help="a folder with train, valid and test files; default: synthetic")
-    parser.add_argument("--recipe", default="ner-conll2003", help="a tagging recipe by name or file")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of it to change")
-    parser.add_argument("--repeats", type=_count, default=5, help="measurements of each figure (default 5)")
-    parser.add_argument("--sentences", type=_count, help="use only this many training sentences, and of others a fifth")
-    parser.add_argument("--threads", type=_count, help="threads of torch; default: what torch chooses")
-    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser = measure.options(__doc__, recipe="ner-conll2003", data="a folder with train, valid and test files")
     parser.add_argument(
-        "--peak", action="store_true", help="also train an epoch in a process of its own for its memory"
+        "--sentences", type=measure.count, help="use only this many training sentences, and of others a fifth"
     )
-    return parser.parse_args()
+    measure.main(run, parser.parse_args())
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return value
-
-
-def run(arguments: argparse.Namespace, scratch: Path) -> None:
+def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], Figures]:
     data = Path(arguments.data) if arguments.data else write_corpus(scratch / "corpus", arguments.sentences)
     changes = [*arguments.set, f"data.source={json.dumps(str(data.absolute()))}"]
-    figures: Figures = {}
+    figures: Figures = defaultdict(list)
     if arguments.peak:  # first: see `peak_memory`
         print("training an epoch for its memory...", file=sys.stderr)
         command = ["seqtext", "train", arguments.recipe, *changes, "train.epochs=1", "--out", str(scratch / "run")]
@@ -87,7 +60,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
 
     import torch
 
-    from seqtext import __version__, api, recipe, session
+    from seqtext import api, recipe, session
     from seqtext.run import Run
     from seqtext.training.distributed import Devices
     from seqtext.training.loop import fit
@@ -105,7 +78,6 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     train = task.encode(splits["train"])
     torch.manual_seed(chosen.seed)
     settings: dict[str, Any] = {
-        "seqtext": __version__,
         "recipe": chosen.name,
         "data": str(data) if arguments.data else "synthetic, after CoNLL-2003",
         "sentences": {split: len(part) for split, part in splits.items()},
@@ -114,15 +86,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         "labels": len(task.labels.names),
         "batch tokens": [chosen.train.batch_tokens, chosen.train.eval_batch_tokens],
         "repeats": arguments.repeats,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": f"{measure.processor()}, {os.cpu_count()} cores",
-        "OpenMP": {key: value for key, value in os.environ.items() if key.startswith(("OMP_", "GOMP_", "KMP_"))},
-        "load before": round(os.getloadavg()[0], 2),
     }
-    for key, value in settings.items():
-        print(f"{key}: {value}")
-    print("measuring...", file=sys.stderr)
+    settings = measure.begin(settings)
 
     # Two trainings from the same start: one timed an epoch at a time, one taken apart a few steps at a time.
     config = chosen.train.model_copy(update={"epochs": 10_000})
@@ -131,7 +96,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     flops, padding = count_flops(module, task, train, chosen)
     whole = measure.epochs(fit(task, module, train, None, config, devices=devices, seed=chosen.seed))
     parts = fit(task, task.build(chosen.model), train, None, config, devices=devices, seed=chosen.seed)
-    chunk = measure.chunks(parts, steps=30)
+    chunk = measure.chunk(measure.step_tokens(parts), steps=30)
     # The tagger has the weights of that training, whatever they are by then: so its sentences have entities.
     tagger = api.Model(Run(scratch, chosen, task, {}), module, devices.device)
     test = splits["test"]
@@ -159,12 +124,12 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     next(whole), chunk(), tag_dataset(), tag_lines(), tag_file()  # warm-up
 
     def note(name: str, value: float) -> None:
-        figures.setdefault(name, []).append(value)
+        figures[name].append(value)
 
     for repeat in range(arguments.repeats):
-        matrix = measure.matrix_rate()
+        matrix = measure.matrix_rates()["torch.mm"]
         trained = next(whole)
-        matrix = (matrix + measure.matrix_rate()) / 2
+        matrix = (matrix + measure.matrix_rates()["torch.mm"]) / 2
         note("training tokens/s", trained)
         note("float32 matrix products GFLOP/s", matrix / 1e9)
         note("training FLOP/s, GFLOP/s", 3 * flops * trained / 1e9)
@@ -184,10 +149,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     counted = {"training kFLOP a token, forward": flops / 1e3, "padding share of training positions": padding}
     for name, measured in counted.items():
         note(name, measured)
-    measure.report(figures)
-    if arguments.json:
-        values = {name: {"median": statistics.median(v), "all": v} for name, v in figures.items()}
-        Path(arguments.json).write_text(json.dumps({"settings": settings, "figures": values}, indent=2) + "\n")
+    return settings, figures
 
 
 def latencies(tagger: Any, lines: list[str], *, first: int) -> list[float]:
@@ -207,30 +169,21 @@ def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float,
     Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
     """
     import torch
-    from torch import nn
 
     counts: Counter[str] = Counter()
     batch: Any = None
 
-    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        x = inputs[0]
-        rows = x.numel() // x.size(-1)
-        if x.shape[:2] == batch.words.positions.shape:
-            rows = int(batch.lengths.sum())
-        counts["flops"] += 2 * rows * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
+    def rows(x: torch.Tensor) -> int:
+        return int(batch.lengths.sum()) if x.shape[:2] == batch.words.positions.shape else x.numel() // x.size(-1)
 
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.RNNBase)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
     shuffle = np.random.default_rng(chosen.seed)
     module.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), measure.counted_flops(module, rows) as flops:
         for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
             module(batch.words, batch.lengths)
             counts["tokens"] += int(batch.lengths.sum())
             counts["positions"] += batch.words.positions.numel()
-    for hook in hooks:
-        hook.remove()
-    return counts["flops"] / counts["tokens"], 1 - counts["tokens"] / counts["positions"]
+    return sum(flops) / counts["tokens"], 1 - counts["tokens"] / counts["positions"]
 
 
 def against_pytorch_crf(task: Any, train: Any, tokens: int) -> dict[str, float]:

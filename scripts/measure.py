@@ -1,22 +1,39 @@
-"""What the speed benchmarks share: rates, shares of time by kind of kernel, the machine's matrix rate, the report."""
+"""What the speed benchmarks share: their options, rates, shares of time by kind of kernel, operations counted, the
+machine's matrix rate, the report.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqtext.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+
 RECURRENCES = {"aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"}
-PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::dot"}
+PRODUCTS = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::mv",
+    "aten::dot",
+    "mkldnn::_linear_pointwise",
+}
 BACKWARD = "autograd::engine::evaluate_function: "
 
 Figures = dict[str, list[float]]
@@ -31,22 +48,29 @@ def epochs(events: Iterator[Any]) -> Iterator[float]:
             yield event.tokens / event.seconds
 
 
-def chunks(events: Iterator[Any], *, steps: int) -> Callable[[], int]:
-    """A function that takes the next `steps` steps of a training and gives their real tokens."""
+def step_tokens(events: Iterator[Any]) -> Iterator[int]:
+    """Real tokens of one step of a training after another."""
     from seqtext.training.loop import Stepped
 
     before = 0
-
-    def take() -> int:
-        nonlocal before
-        total = 0
-        for event in itertools.islice((event for event in events if isinstance(event, Stepped)), steps):
+    for event in events:
+        if isinstance(event, Stepped):
             # An event counts the tokens of its epoch so far, so a smaller count begins another epoch.
-            total += event.tokens - (before if event.tokens > before else 0)
+            yield event.tokens - (before if event.tokens > before else 0)
             before = event.tokens
-        return total
 
-    return take
+
+def chunk(tokens: Iterator[int], *, steps: int) -> Callable[[], int]:
+    """A function that takes the next `steps` steps and gives their tokens."""
+    return lambda: sum(itertools.islice(tokens, steps))
+
+
+def lasting(tokens: Iterator[int], *, seconds: float) -> Callable[[], int]:
+    """A chunk of so many steps as take about `seconds`, two at least; some are taken to warm up and to find out."""
+    next(tokens), next(tokens)
+    began = time.perf_counter()
+    next(tokens)
+    return chunk(tokens, steps=max(2, round(seconds / (time.perf_counter() - began))))
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -109,17 +133,53 @@ def _within(event: Any, matches: Callable[[Any], bool]) -> bool:
     return False
 
 
-def matrix_rate(size: int = 1024) -> float:
-    """FLOP/s of one large float32 matrix product on this machine, now: the best of several."""
+@contextmanager
+def counted_flops(module: torch.nn.Module, rows: Callable[[torch.Tensor], int] | None = None) -> Iterator[list[int]]:
+    """Within, the FLOPs of matrix products with weights, 2 a weight and row, are appended layer by layer as they run.
+
+    Counted are linear and recurrent layers. `rows` gives the rows of a layer's input that count; without it, all do.
+    """
+    from torch import nn
+
+    counts: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        x = inputs[0]
+        wanted = rows(x) if rows else x.numel() // x.size(-1)
+        counts.append(2 * wanted * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.RNNBase)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def matrix_rates(size: int = 1024) -> dict[str, float]:
+    """FLOP/s of one large matrix product on this machine, now, the best of several, by kernel and number format.
+
+    torch.mm is what a linear layer runs; oneDNN's float32 kernel is twice as fast on some processors, and the same on
+    others.
+    """
     import torch
 
-    a, b, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
-    best = float("inf")
-    for _ in range(8):
-        began = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+    from seqtext.nn.products import product
+
+    wide, bf16 = torch.float32, torch.bfloat16
+    kernels: dict[str, tuple[Callable[..., Any], torch.dtype]]
+    kernels = {"torch.mm": (torch.mm, wide), "float32": (product, wide), "bf16": (product, bf16)}
+    rates = {}
+    for name, (kernel, number) in kernels.items():
+        a, b = torch.randn(2, size, size, dtype=number).unbind()
+        best = float("inf")
+        for _ in range(8):
+            began = time.perf_counter()
+            kernel(a, b)
+            best = min(best, time.perf_counter() - began)
+        rates[name] = 2 * size**3 / best
+    return rates | {"float32": max(rates["float32"], rates["torch.mm"])}
 
 
 def peak_memory(command: Sequence[str], *, cache: Path) -> float:
@@ -166,3 +226,66 @@ def processor() -> str:
     lines = about.read_text().splitlines() if about.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on beside the code that is measured."""
+    import torch
+
+    from seqtext import __version__
+
+    return {
+        "seqtext": __version__,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "OpenMP": {key: value for key, value in os.environ.items() if key.startswith(("OMP_", "GOMP_", "KMP_"))},
+        "load before": round(os.getloadavg()[0], 2),
+    }
+
+
+def count(text: str) -> int:
+    """An option's whole number."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
+
+
+def options(about: str | None, *, recipe: str, data: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; `data` is what --data takes."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("--data", metavar="DIR", help=f"{data}; default: synthetic")
+    parser.add_argument("--recipe", default=recipe, help=f"a recipe by name or file (default {recipe})")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of it to change")
+    parser.add_argument("--repeats", type=count, default=5, help="measurements of each figure (default 5)")
+    parser.add_argument("--threads", type=count, help="threads of torch; default: what torch chooses")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser.add_argument(
+        "--peak", action="store_true", help="also train an epoch in a process of its own for its memory"
+    )
+    return parser
+
+
+def main(measure: Callable[[argparse.Namespace, Path], tuple[Mapping[str, Any], Figures]], arguments: Any) -> None:
+    """Measure with a scratch folder, report, and write the JSON; an error of the user's is one message."""
+    if arguments.threads:  # read by the OpenMP runtime when torch is imported
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="seqtext-bench-") as scratch:
+            settings, figures = measure(arguments, Path(scratch))
+    except InputError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    report(figures)
+    if arguments.json:
+        values = {name: {"median": statistics.median(v), "all": v} for name, v in figures.items()}
+        Path(arguments.json).write_text(json.dumps({"settings": settings, "figures": values}, indent=2) + "\n")
+
+
+def begin(settings: dict[str, Any]) -> dict[str, Any]:
+    """Print what is measured and on what; both together are returned."""
+    settings = settings | machine()
+    for key, value in settings.items():
+        print(f"{key}: {value}")
+    print("measuring...", file=sys.stderr)
+    return settings

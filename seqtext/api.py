@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,9 +21,11 @@ from seqtext.errors import ConfigError, InputError, RunError
 from seqtext.files import write_json
 from seqtext.recipe import Recipe
 from seqtext.run import Run
+from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.session import Listener, Overrides
-from seqtext.task import Split, Table, predict_all, to_device
+from seqtext.task import Adapting, AdaptingTask, Passing, Split, Table, predict_all, to_device
 from seqtext.training.distributed import Devices, resolve_device
+from seqtext.transfer import open_source, start_from
 
 
 class Evaluation(NamedTuple):
@@ -35,6 +38,8 @@ class Evaluation(NamedTuple):
     """How the scores were computed, on what, and by which version of seqtext."""
     tables: list[Table]
     """The same for people."""
+    adaptation: dict[str, Any] | None = None
+    """How the model adapted to the text while it was scored, where that was asked for."""
 
 
 class Seeds(NamedTuple):
@@ -104,7 +109,7 @@ def train_seeds(
         this = replace(chosen, seed=number)
         if (home / "meta.json").is_file():
             known = runs.open_run(home)
-            if known.recipe.toml() != replace(this, data=this.data.absolute()).toml():
+            if known.recipe.toml() != this.absolute().toml():
                 raise RunError(f"{home}: a run of another recipe or other settings; choose another --out")
             if not known.meta.get("finished"):
                 known = session.resume(home, (), where, tensorboard=tensorboard, listen=listen)
@@ -123,16 +128,38 @@ def evaluate(
     split: Split = "test",
     device: str = "auto",
     batch_tokens: int | None = None,
+    dynamic: bool = False,
+    cache: int = 0,
+    tune: bool = False,
+    listen: Callable[[Passing], None] = lambda passing: None,
 ) -> Evaluation:
-    """Score a run on a split of its own data, or of `data`: a folder, a source name, or a single file."""
+    """Score a run on a split of its own data, or of `data`: a folder, a source name, or a single file.
+
+    A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
+    or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
+    own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
+    """
+    how = Adapting(dynamic, cache, tune)
+    _check_adapting(how, batch_tokens)
     model = load(run, device=device)
+    if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
+        flag = "--dynamic" if dynamic else "--cache"
+        raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
     settings = _with_data(model.run.recipe.data, data, split)
     dataset = model.task.read(settings, split)
     encoded = session.encode(model.task, settings, split, dataset)
-    predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens)
+    adaptation, facts = None, [model.task.metric]
+    if isinstance(model.task, AdaptingTask) and (how.dynamic or how.cache):
+        tokens = batch_tokens or model.run.recipe.train.eval_batch_tokens
+        predictions, adaptation, summary = model.task.adapt(
+            model.module, encoded, how, model.own_split, tokens=tokens, device=model.device, listen=listen
+        )
+        facts.append(summary)
+    else:
+        predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens)
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
-    settings_line = f"{model.task.metric}; {split} of {session.origin(settings, split)}; seqtext {__version__}"
-    return Evaluation(split, len(dataset), scores, settings_line, tables)
+    facts += [f"{split} of {session.origin(settings, split)}", f"seqtext {__version__}"]
+    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation)
 
 
 class Model:
@@ -182,6 +209,11 @@ class Model:
         batches = self.task.batches(encoded, tokens=tokens)
         return predict_all(self.task, self.module, encoded, batches, self.device, **options)
 
+    def own_split(self, split: Split) -> Any:
+        """A split of the run's own data, encoded. Raises `DataError` where it is not there any more."""
+        data = self.run.recipe.data
+        return session.encode(self.task, data, split, self.task.read(data, split))
+
     def stream(
         self,
         lines: Iterable[str],
@@ -207,6 +239,17 @@ class Model:
                 window, words, size = [], 0, min(2 * size, at_once or 16384)
         yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
 
+    def generate(
+        self, prompt: str = "", *, write: Callable[[str], object] | None = None, **options: Any
+    ) -> list[Written]:
+        """Texts that go on from a prompt, by a language model; `options` are the fields of `search.generate.Writing`.
+
+        `write` is called with each piece of the one text as it is settled. Raises `InputError` for another task.
+        """
+        if not isinstance(self.task, WritingTask):
+            raise InputError(f"{self.run.folder}: a run of the task {self.task.name}; this needs a language model's")
+        return generate(self.task, self.module, prompt, settings=Writing(**options), device=self.device, write=write)
+
 
 def load(run: str | Path, *, device: str = "auto") -> Model:
     """Load a run folder for prediction. Raises `RunError` naming what is missing, damaged or too new."""
@@ -231,6 +274,7 @@ def check(
     """
     where = resolve_device(device)
     chosen = _recipe(recipe, data, overrides, None)
+    source_model = open_source(chosen.train.init_from) if chosen.train.init_from else None
     splits = session.read_splits(chosen)
     task = chosen.task.fit(chosen.data, splits["train"])
     encoded = {split: session.encode(task, chosen.data, split, dataset) for split, dataset in splits.items()}
@@ -239,7 +283,10 @@ def check(
     facts += task.describe(splits, encoded)
     torch.manual_seed(chosen.seed)
     module = task.build(chosen.model).to(where)
-    batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens)
+    if source_model is not None:
+        facts += start_from(source_model, task, module)
+    shuffle = np.random.default_rng(chosen.seed)
+    batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens, shuffle=shuffle)
     longest = max(batches, key=lambda batch: int(batch.lengths.max()))
     devices = Devices(where, precision=chosen.train.precision)
     with devices.autocast():
@@ -262,6 +309,15 @@ def _recipe(name: str, data: str | None, overrides: Overrides, seed: int | None)
     if data is not None:
         recipe = replace(recipe, data=_with_data(recipe.data, data, None))
     return replace(recipe, seed=seed) if seed is not None else recipe
+
+
+def _check_adapting(how: Adapting, batch_tokens: int | None) -> None:
+    if how.cache < 0:
+        raise InputError(f"--cache {how.cache}: expected how many steps it holds, 1 or more, or 0 for none")
+    if how.tune and not (how.dynamic or how.cache):
+        raise InputError("--tune chooses settings of --dynamic and --cache: give one of them, or both")
+    if how.dynamic and batch_tokens is not None:
+        raise InputError("--batch-tokens: with --dynamic the text is read as one stream, a few tokens at a time")
 
 
 def _with_data(settings: Any, data: str | None, split: Split | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
@@ -49,6 +49,10 @@ class Recipe:
     model: Any
     train: TrainConfig
     expected: Expected | None
+
+    def absolute(self) -> Recipe:
+        """The recipe with paths that hold from any folder: what a run keeps, as it is used from others too."""
+        return replace(self, data=self.data.absolute(), train=self.train.absolute())
 
     def toml(self) -> str:
         """The recipe with every default written out; itself a recipe."""

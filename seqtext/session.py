@@ -26,11 +26,12 @@ from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
 from seqtext.training.snapshot import Snapshot
+from seqtext.transfer import Source, Transferred, open_source, start_from
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Event | Transferred], None]
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUMABLE = ("train.epochs", "train.patience")
 """The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
@@ -57,16 +58,17 @@ def start(
     runs.check_free(folder)
     if tensorboard:
         check_tensorboard()
+    source = open_source(recipe.train.init_from) if recipe.train.init_from else None
     splits = read_splits(recipe)
     task = recipe.task.fit(recipe.data, splits["train"])
-    recipe = replace(recipe, data=recipe.data.absolute())  # a run is used from other folders too
+    recipe = recipe.absolute()
     meta = {
         "goal": list(task.goal),
         "device": str(device),
         "data": {split: {"fingerprint": data._fingerprint, "examples": len(data)} for split, data in splits.items()},
     }
     with signals() as caught:
-        return _train(recipe, task, splits, device, folder, meta, None, None, tensorboard, listen, caught)
+        return _train(recipe, task, splits, device, folder, meta, None, source, tensorboard, listen, caught)
 
 
 def resume(
@@ -138,7 +140,7 @@ def _train(
     folder: Path,
     meta: dict[str, Any],
     run: Run | None,
-    snapshot: Snapshot | None,
+    start_at: Snapshot | Source | None,
     tensorboard: bool,
     listen: Listener,
     caught: list[int],
@@ -147,6 +149,11 @@ def _train(
     devices = Devices(device, precision=recipe.train.precision)
     torch.manual_seed(recipe.seed)
     module = task.build(recipe.model).to(devices.device)
+    snapshot = start_at if isinstance(start_at, Snapshot) else None
+    if isinstance(start_at, Source):
+        facts = start_from(start_at, task, module)
+        meta["init_from"] = [list(fact) for fact in facts]
+        listen(Transferred(facts))
     valid = (encoded["valid"], splits["valid"])
     events = fit(
         task, module, encoded["train"], valid, recipe.train, devices=devices, seed=recipe.seed, resume=snapshot

@@ -7,9 +7,9 @@ class with these methods in `tasks/` and one line in `TASKS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,6 +45,17 @@ class Loss(NamedTuple):
     carry: Any = None
     """Recurrent state handed to the next batch (truncated back-propagation through time): a tensor, or tuples of them.
     The loop detaches it."""
+    rate: float = 1.0
+    """Factor on the learning rate of this batch's step, where batches differ in how much they should weigh."""
+
+
+class Predicted(NamedTuple):
+    """What a task predicts for a batch."""
+
+    predictions: list[Any]
+    """One for each of `batch.rows`, in that order. Those of a row that several batches share add up (`+`)."""
+    carry: Any = None
+    """Recurrent state handed to the next batch, as in `Loss`."""
 
 
 class Table(NamedTuple):
@@ -75,6 +86,8 @@ class Task(Protocol):
     """How `score` is computed, in one line: what a figure carries with it."""
     empty: ClassVar[Any]
     """The prediction for an input without a word."""
+    options: ClassVar[frozenset[str]]
+    """The keyword options of its `predict`."""
     Data: ClassVar[type[Config]]
     Model: ClassVar[type[Config]]
     goal: ClassVar[Goal]
@@ -108,14 +121,17 @@ class Task(Protocol):
 
     def batches(
         self, encoded: Any, *, tokens: int, shuffle: np.random.Generator | None = None, rank: int = 0, world: int = 1
-    ) -> Iterator[Any]:
-        """Cut `encoded` into batches of at most `tokens` padded tokens, in another order for every `shuffle`."""
+    ) -> Iterable[Any]:
+        """Cut `encoded` into batches of at most `tokens` padded tokens, in another order for every `shuffle`.
+
+        What is `Sized` as well tells its number of batches without being gone through.
+        """
 
     def loss(self, module: nn.Module, batch: Any, carry: Any = None) -> Loss:
         """The summed loss of a batch and its number of targets."""
 
-    def predict(self, module: nn.Module, batch: Any) -> list[Any]:
-        """One prediction for each of `batch.rows`, in that order. A task adds its own keyword options."""
+    def predict(self, module: nn.Module, batch: Any, carry: Any = None) -> Predicted:
+        """Predictions for `batch.rows`. A task adds its own keyword options, and names them in `options`."""
 
     def show(self, example: Any, prediction: Any) -> str:
         """A prepared input and its prediction as one line of text."""
@@ -131,6 +147,61 @@ class Task(Protocol):
 
     def describe(self, splits: Mapping[str, Dataset], encoded: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Facts about the data for `seqtext check`: sizes, lengths, labels, vocabulary and vector cover."""
+
+
+class Adapting(NamedTuple):
+    """How an evaluation should adapt to the text that it scores."""
+
+    dynamic: bool = False
+    """Learn from it, window by window."""
+    cache: int = 0
+    """Make the words of so many steps back more probable; 0 for none."""
+    tune: bool = False
+    """Choose the settings of both on the validation split, instead of the default ones."""
+
+
+class Passing(NamedTuple):
+    """How far one of the passes of such an evaluation is."""
+
+    what: str
+    done: int
+    total: int
+    """Windows."""
+    perplexity: float | None
+    """Of what it has scored so far; None where it scores nothing."""
+
+
+class Adapted(NamedTuple):
+    """What such an evaluation gives."""
+
+    predictions: list[Any]
+    """As those of `predict_all`."""
+    settings: dict[str, Any]
+    """What it was done with, as a JSON object."""
+    summary: str
+    """The same as a line."""
+
+
+@runtime_checkable
+class AdaptingTask(Protocol):
+    """What a task has besides where its evaluation can adapt."""
+
+    def adapt(
+        self,
+        module: Any,
+        encoded: Any,
+        how: Adapting,
+        text: Callable[[Split], Any],
+        *,
+        tokens: int,
+        device: torch.device,
+        listen: Callable[[Passing], None] = ...,
+    ) -> Adapted:
+        """Predictions for an encoded split; the module is left as it was.
+
+        `text` gives the encoded training and validation splits, which settings are drawn from; batches have at most
+        `tokens` where their number does not matter.
+        """
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -156,15 +227,14 @@ def predict_all(
     `options` are those of the task's `predict`.
     """
     results: list[Any] = [None] * len(encoded)
-    training = module.training
+    training, carry = module.training, None
     module.eval()
     try:
         with torch.inference_mode():
             for batch in batches:
-                for row, prediction in zip(
-                    batch.rows.tolist(), task.predict(module, to_device(batch, device), **options)
-                ):
-                    results[row] = prediction
+                found, carry = task.predict(module, to_device(batch, device), carry, **options)
+                for row, prediction in zip(batch.rows.tolist(), found):
+                    results[row] = prediction if results[row] is None else results[row] + prediction
     finally:
         module.train(training)
     return results

@@ -1,6 +1,7 @@
 """Imports point one way: every `import` of the package, those within functions too, against a table of who sees whom.
 
-errors, files, config <- nn, data, metrics <- task, search <- tasks | training <- recipe <- run <- session <- api <- cli
+errors, files, config <- nn, data, metrics <- task, search <- tasks | training <- recipe <- run <- transfer <- session
+<- api <- cli
 """
 
 import ast
@@ -33,8 +34,9 @@ MAY = {
     "shelf": {"config", "errors"},
     "recipe": CORE | {"task", "search", "tasks", "training", "shelf"},
     "run": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe"},
-    "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run"},
-    "api": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "session"},
+    "transfer": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run"},
+    "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer"},
+    "api": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}

@@ -16,21 +16,29 @@ from torch.profiler import ProfilerActivity, profile
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import measure  # noqa: E402
+import reference_lm  # noqa: E402
 
 SHELL = [ROOT / ".ci" / "run", *sorted((ROOT / "scripts").glob("*.sh"))]
+
+
+def bench(script, *arguments, cwd):
+    """Run a benchmark once, on one thread: what it did, its settings, and the medians of its figures."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *arguments, "--repeats", "1", "--threads", "1"]
+    environment = os.environ | {"SEQTEXT_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
+    command += ["--json", str(cwd / "figures.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((cwd / "figures.json").read_text())
+    return done, written["settings"], {name: values["median"] for name, values in written["figures"].items()}
 
 
 @pytest.mark.slow
 def test_the_benchmark_prints_its_figures_and_counts_operations(tmp_path):
     hidden, labels, words = 100, 17, 50 + 8  # of recipes/ner.toml
-    command = [sys.executable, str(ROOT / "scripts" / "bench_ner.py"), "--recipe", "ner", "--repeats", "1", "--peak"]
-    command += ["--sentences", "40", "--threads", "1", "--json", str(tmp_path / "figures.json")]
-    command += ["--set", 'model.embedding.characters.name="none"']
-    environment = os.environ | {"SEQTEXT_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "figures.json").read_text())
-    figures = {name: values["median"] for name, values in written["figures"].items()}
+    changes = ["--set", 'model.embedding.characters.name="none"']
+    done, settings, figures = bench(
+        "bench_ner.py", "--recipe", "ner", "--peak", "--sentences", "40", *changes, cwd=tmp_path
+    )
     for name in (
         "training tokens/s",
         "training FLOP/s / matrix FLOP/s",
@@ -48,19 +56,97 @@ def test_the_benchmark_prints_its_figures_and_counts_operations(tmp_path):
         assert 0 < figures[name] < math.inf, name
     assert "synthetic, after CoNLL-2003" in done.stdout
     assert done.stdout.index("ratios") < done.stdout.index("figures, median")
-    assert written["settings"]["labels"] == labels
+    assert settings["labels"] == labels
     # Two directions of four gates over a word and a state, and a label's score from both states; two FLOPs a weight.
     weights = 2 * 4 * hidden * (words + hidden) + 2 * hidden * labels
     assert figures["training kFLOP a token, forward"] == pytest.approx(2 * weights / 1e3)
 
 
-def test_the_benchmark_refuses_data_that_is_not_there(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "bench_ner.py"), "--recipe", "ner", "--data", "nowhere"]
+@pytest.mark.slow
+def test_the_language_model_benchmark_compares_both_formats_with_a_reference(tmp_path):
+    size, words = 200, 1000 + 3  # of recipes/lm-ptb-small.toml; and a quarter of the tokens, with <pad>, <unk>, <eos>
+    done, settings, figures = bench("bench_lm.py", "--tokens", "4000", "--seconds", "0.1", cwd=tmp_path)
+    for name in (
+        "training of the reference, tokens/s",
+        *(
+            f"{name} {precision}{rest}"
+            for precision in ("float32", "bf16")
+            for name, rest in (
+                ("training", ", tokens/s"),
+                ("training", ", ours / reference"),
+                ("training", ", FLOP/s / matrix FLOP/s"),
+                ("training", ": share of the recurrence"),
+                ("training", ": share of matrix products"),
+                ("evaluation", ", tokens/s"),
+            )
+        ),
+        "generation, 1 at once, tokens/s",
+        "generation, 64 at once, tokens/s",
+        "latency of a token, p50 ms",
+        "latency of a token, p95 ms",
+    ):
+        assert f"  {name} " in done.stdout
+        assert 0 < figures[name] < math.inf, name
+    assert settings["vocabulary"] == words and settings["window"] == "20 x 35"
+    assert settings["reference"] == "plain PyTorch, nn.LSTM"
+    # Two layers of four gates over an input and a state, and a score for every word; two FLOPs a weight.
+    weights = 2 * 4 * size * 2 * size + size * words
+    assert figures["kFLOP a token, forward"] == pytest.approx(2 * weights / 1e3)
+
+
+def test_operations_of_an_adaptive_softmax_are_those_of_the_clusters_that_are_needed():
+    layer = nn.AdaptiveLogSoftmaxWithLoss(8, 20, [10], div_value=2.0)
+    with measure.counted_flops(layer) as flops:
+        layer(torch.randn(5, 8), torch.tensor([0, 3, 9, 10, 19]))
+    head, down, up = 5 * 8 * 11, 2 * 8 * 4, 2 * 4 * 10
+    assert sum(flops) == 2 * (head + down + up)
+
+
+@pytest.mark.parametrize("awd", [False, True])
+def test_the_reference_is_the_same_language_model(awd):
+    from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
+    from seqtext.nn.rnn import ForwardConfig
+
+    torch.manual_seed(1)
+    encoder = ForwardConfig(hidden_size=6, layers=2, last_size=4 if awd else None)
+    ours = LanguageModel(LanguageModelConfig(embedding_size=4, encoder=encoder, tied=awd), 11).eval()
+    if awd:
+        chances = dict.fromkeys(
+            [f"{name}_dropout" for name in ("embedding", "input", "hidden", "output", "weight")], 0.5
+        )
+        theirs = reference_lm.AwdModel(11, 4, [6, 4], tied=True, **chances).eval()
+    else:
+        theirs = reference_lm.PlainModel(11, 4, 6, 2, dropout=0.5, tied=False).eval()
+    renamed = {
+        "embedding.weight": "embedding.weight",
+        "softmax.weight": "output.weight",
+        "softmax.bias": "output.bias",
+    }
+    for depth in range(2):
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            name = f"layers.{depth}.lstm.{part}_l0" if awd else f"lstm.{part}_l{depth}"
+            if awd and part == "weight_hh":
+                name = f"layers.{depth}.raw"
+            renamed[f"encoder.layers.{depth}.0.kernel.{part}_l0"] = name
+    weights = ours.state_dict()
+    theirs.load_state_dict({new: weights[old] for old, new in renamed.items()})
+    tokens, carry, state = torch.randint(11, (3, 5)), None, None
+    for _ in range(2):  # the second window goes on from the first one's state
+        hidden = ours(tokens, state)
+        state = hidden.carry
+        scores, *_, carry = theirs(tokens.t(), carry)
+        expected = torch.nn.functional.cross_entropy(scores, tokens.t().flatten(), reduction="sum")
+        torch.testing.assert_close(ours.loss(hidden, tokens)[0], expected)
+
+
+@pytest.mark.parametrize("script", ["bench_ner.py", "bench_lm.py"])
+def test_a_benchmark_refuses_data_that_is_not_there(script, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / script), "--data", "nowhere"]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("bench_ner.py: ") and "nowhere: no such folder" in done.stderr
+    assert done.stderr.startswith(f"{script}: ") and "nowhere: no such folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -81,7 +167,7 @@ def test_kernel_seconds_tells_recurrence_from_matrix_products(kind):
     assert recurrence == 0 and products > 0
 
 
-def test_chunks_count_tokens_across_epochs():
+def test_steps_count_their_tokens_across_epochs():
     from seqtext.training.loop import Finished, Stepped
 
     def step(tokens):
@@ -89,7 +175,7 @@ def test_chunks_count_tokens_across_epochs():
 
     # Two epochs of 10 + 5 + 20 and 7 + 30 tokens, each event with its epoch's sum so far.
     events = iter([step(10), step(15), step(35), step(7), step(37), Finished(5, 2, "")])
-    take = measure.chunks(events, steps=2)
+    take = measure.chunk(measure.step_tokens(events), steps=2)
     assert [take(), take(), take()] == [15, 27, 30]
 
 

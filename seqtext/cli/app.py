@@ -12,8 +12,10 @@ import typer
 from seqtext import __version__
 from seqtext.cli.check import check
 from seqtext.cli.evaluate import evaluate
+from seqtext.cli.generate import generate
 from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
+from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.errors import InputError
 
@@ -45,6 +47,8 @@ def _common(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(generate)
+app.command()(score)
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 

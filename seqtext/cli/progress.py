@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
+from seqtext.transfer import Transferred
 
 
 class Display:
@@ -40,9 +41,12 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event | Transferred) -> None:
         if isinstance(event, Started):
             self._start(event)
+        elif isinstance(event, Transferred):
+            for part, fact in event.facts:
+                self.console.print(f"{part}: {fact}", markup=False)
         elif isinstance(event, Stepped):
             if event.loss is not None:
                 self.loss = f"loss {event.loss:.4f}"

@@ -54,6 +54,10 @@ class SourceData(Config):
         update |= {name: absolute_path(given) for name in SPLIT_NAMES if (given := getattr(self, name))}
         return self.model_copy(update=update)
 
+    def uncut(self) -> Self:
+        """A copy that takes splits as the source has them: schemas that cut their own override it."""
+        return self
+
 
 def absolute_path(given: str) -> str:
     """The whole path of a file or folder that is there; anything else (the name of a hub's dataset, say) as it is."""
@@ -117,13 +121,13 @@ def locate(data: SourceData, split: Split, *, extension: str | None = None) -> S
 
 
 def with_source(data: D, source: str, split: Split) -> D:
-    """A copy of `data` that reads from `source` alone; where `source` is a file, it is the file of `split`."""
+    """A copy of `data` that reads from `source` alone, uncut; where `source` is a file, it is the file of `split`."""
     update: dict[str, Any] = {name: None for name in SPLIT_NAMES}
     if Path(source).expanduser().is_file():
         update |= {"source": "sample", split: source}
     else:
         update["source"] = source
-    return data.model_copy(update=update)
+    return data.uncut().model_copy(update=update)
 
 
 def split_of(name: str) -> Split | None:
@@ -267,10 +271,10 @@ def _class_names(dataset: datasets.Dataset, field: str) -> dict[int, str] | None
     return None if names is None else dict(enumerate(names))
 
 
-def load_nltk(source: Nltk, split: Split) -> tuple[Any, str, list[Path]]:
-    """The NLTK corpus reader, the file id of `split` in it, and the files on disk that hold it (a file or an archive).
+def open_nltk(source: Nltk) -> tuple[Any, str, list[str]]:
+    """The NLTK corpus reader, what messages call it, and all its file ids, of whatever prefix.
 
-    Raises `MissingSplit`; `DataError` where NLTK knows no such corpus, or it is not downloaded, saying the command.
+    Raises `DataError` where NLTK knows no such corpus, or it is not downloaded, saying the command.
     """
     import nltk.corpus
 
@@ -280,15 +284,28 @@ def load_nltk(source: Nltk, split: Split) -> tuple[Any, str, list[Path]]:
         raise DataError("NLTK has no corpus of this name", path=place)
     assert corpus is not None
     try:
-        ids = [str(name) for name in corpus.fileids()]
+        return corpus, place, [str(name) for name in corpus.fileids()]
     except LookupError:
         command = f"python -m nltk.downloader {source.corpus}"
         raise DataError(f"this corpus is not downloaded; to download it: {command}", path=place) from None
+
+
+def nltk_files(corpus: Any, ids: Sequence[str]) -> list[Path]:
+    """The files on disk that hold these files of an NLTK corpus, each once: many may share one archive."""
+    files = [getattr(getattr(path, "zipfile", None), "filename", path) for path in corpus.abspaths(list(ids))]
+    return [Path(file) for file in dict.fromkeys(map(str, files))]
+
+
+def load_nltk(source: Nltk, split: Split) -> tuple[Any, str, list[Path]]:
+    """The NLTK corpus reader, the file id of `split` in it, and the files on disk that hold it (a file or an archive).
+
+    Raises `MissingSplit`, and `DataError` as `open_nltk` does.
+    """
+    corpus, place, ids = open_nltk(source)
     ours = [name for name in ids if name.startswith(source.prefix)]
     found = [name for name in ours if split_of(PurePosixPath(name).name) == split]
     if len(found) == 1:
-        files = [getattr(getattr(path, "zipfile", None), "filename", path) for path in corpus.abspaths(found)]
-        return corpus, found[0], [Path(str(file)) for file in files]
+        return corpus, found[0], nltk_files(corpus, found)
     if found:
         message = f"several files for {split}: {_listed(found)}; pick by prefix, such as nltk:{source.corpus}:"
         raise DataError(message + re.split(r"\W", found[0])[0], path=place)

@@ -122,6 +122,11 @@ class Tokenizer:
         """Number of entries, the special ones included."""
         return len(self._tokens)
 
+    @property
+    def specials(self) -> list[str]:
+        """The special entries, in the order of their ids."""
+        return sorted(self._specials, key=self._vocabulary.__getitem__)
+
     def token(self, id: int) -> str:
         """The entry of an id. Raises `IndexError` where there is none."""
         return self._tokens[id]
@@ -148,19 +153,28 @@ class Tokenizer:
         self._need("char")
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
-        forms = [self._normalise(word) for word in words]
-        full = np.fromiter(map(len, forms), dtype=np.int64, count=len(forms))
-        points = np.frombuffer("".join(forms).encode("utf-32-le"), dtype=np.uint32)
-        distinct, inverse = np.unique(points, return_inverse=True)
-        known = [self._vocabulary.get(chr(point), UNKNOWN) for point in distinct.tolist()]
-        characters = np.append(np.array(known, dtype=np.int32)[inverse], np.int32(PAD))  # (M + 1,)
+        known, full = self._characters(words)
+        characters = np.append(known, np.int32(PAD))  # (M + 1,)
         lengths = np.minimum(full, max_length)
         steps = np.arange(max(1, lengths.max(initial=1)))  # (L,)
         starts = np.cumsum(full) - full  # (N,)
         # In a word that is cut, the steps of the last half jump over its middle.
         skipped = np.where(steps >= (max_length + 1) // 2, (full - lengths)[:, None], 0)  # (N, L)
-        where = np.where(steps < lengths[:, None], starts[:, None] + steps + skipped, len(points))
+        where = np.where(steps < lengths[:, None], starts[:, None] + steps + skipped, len(known))
         return characters[where], lengths
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Raw texts end to end: ids (M,) int32, and entries of each text (N,) int64. Not for the unit "word".
+
+        The ids of `encode_batch` at a fraction of its time: no entries and no offsets are made.
+        """
+        if self.unit == "char":
+            return self._characters(texts)
+        if self.unit == "word":
+            raise ValueError("words are split and encoded by encode_words")
+        found = self._library.encode_batch_fast([_encodable(text) for text in texts], add_special_tokens=False)
+        ids = [one.ids for one in found]
+        return np.fromiter(chain.from_iterable(ids), np.int32), np.fromiter(map(len, ids), np.int64, count=len(ids))
 
     def encode(self, text: str) -> Encoding:
         """The entries of a raw text with their offsets; special entries other than `<unk>` never come from text."""
@@ -185,9 +199,13 @@ class Tokenizer:
         shown = [int(entry) for entry in ids if int(entry) not in self._silent]
         return self._library.decode(shown, skip_special_tokens=False)
 
+    def to_json(self, *, pretty: bool = False) -> str:
+        """All that it has learned: what `save` writes."""
+        return self._library.to_str(pretty=pretty)
+
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` reads as well."""
-        Path(path).write_text(self._library.to_str(pretty=True), encoding="utf-8")
+        Path(path).write_text(self.to_json(pretty=True), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -214,6 +232,14 @@ class Tokenizer:
     def _need(self, unit: str) -> None:
         if self.unit != unit:
             raise ValueError(f"this needs a tokenizer of the unit {unit!r}; this one's is {self.unit!r}")
+
+    def _characters(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Characters of normalised texts end to end: ids (M,) int32, and characters of each text (N,) int64."""
+        forms = [self._normalise(text) for text in texts]
+        points = np.frombuffer("".join(forms).encode("utf-32-le"), dtype=np.uint32)
+        distinct, inverse = np.unique(points, return_inverse=True)
+        known = [self._vocabulary.get(chr(point), UNKNOWN) for point in distinct.tolist()]
+        return np.array(known, np.int32)[inverse], np.fromiter(map(len, forms), np.int64, count=len(forms))
 
     def _normalise(self, word: str) -> str:
         word = _encodable(word)

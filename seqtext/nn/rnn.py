@@ -8,7 +8,7 @@ slower and cannot be captured in a graph.
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -19,26 +19,28 @@ from seqtext.nn.cells import CELLS, State, build_cell
 from seqtext.nn.dropout import LockedDropout
 
 
-class RecurrentConfig(Config):
-    """Layers of one kind of cell."""
+class Stack(Config):
+    """Layers of one kind of cell: what every schema of a recurrent encoder has. A subclass names the cell."""
 
-    cell: str = "lstm"
-    """Which cell: a key of `CELLS`."""
+    if TYPE_CHECKING:
+        cell: str
     cell_options: dict[str, Any] = Field(default_factory=dict)
     """Settings of that cell alone, for example `{nonlinearity = "relu"}` for `rnn`."""
     hidden_size: int = 200
     """Features of a state, in each direction."""
+    last_size: int | None = None
+    """Features of the last layer's state, where they are not `hidden_size`."""
     layers: int = 1
     """How many layers are stacked."""
-    bidirectional: bool = True
-    """Read in both directions and join the states: (B, T, 2H)."""
     residual: bool = False
     """Add a layer's input to its output wherever the two have the same size."""
     dropout: float = 0.0
     """Locked dropout between layers."""
+    weight_dropout: float = 0.0
+    """Chance that an entry of the recurrent matrices is dropped, one draw for all steps (Merity 2018)."""
 
     @model_validator(mode="after")
-    def _check(self) -> RecurrentConfig:
+    def _check(self) -> Self:
         if self.cell not in CELLS:
             near = difflib.get_close_matches(self.cell, CELLS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -56,9 +58,33 @@ class RecurrentConfig(Config):
             raise ValueError(f"cell_options.{item['loc'][0]}: {item['msg']}, got {item['input']!r}") from None
         if self.hidden_size < 1 or self.layers < 1:
             raise ValueError(f"hidden_size and layers must be at least 1, got {self.hidden_size} and {self.layers}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.last_size is not None and self.last_size < 1:
+            raise ValueError(f"last_size must be at least 1, got {self.last_size}")
+        for name in ("dropout", "weight_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         return self
+
+    @property
+    def sizes(self) -> list[int]:
+        """Features of each layer's state, in each direction."""
+        return [self.hidden_size] * (self.layers - 1) + [self.last_size or self.hidden_size]
+
+
+class RecurrentConfig(Stack):
+    """Layers of one kind of cell, in one or both directions."""
+
+    cell: str = "lstm"
+    """Which cell: a key of `CELLS`."""
+    bidirectional: bool = True
+    """Read in both directions and join the states: (B, T, 2H)."""
+
+
+class ForwardConfig(Stack):
+    """Layers of one kind of cell that read forward only."""
+
+    cell: str = "lstm"
+    """Which cell: a key of `CELLS`."""
 
 
 class _Permute(torch.autograd.Function):
@@ -91,21 +117,20 @@ def reverse(x: Tensor, order: Tensor) -> Tensor:
 class Recurrent(nn.Module):
     """Stacked recurrent layers (an encoder): `CELLS[cell]` in one or both directions."""
 
-    def __init__(self, input_size: int, config: RecurrentConfig) -> None:
+    def __init__(self, input_size: int, config: Stack) -> None:
         super().__init__()
-        self.directions = 2 if config.bidirectional else 1
-        self.output_size = config.hidden_size * self.directions
+        self.directions = 2 if getattr(config, "bidirectional", False) else 1
         self.residual = config.residual
-        layers = []
-        for layer in range(config.layers):
-            size = input_size if layer == 0 else self.output_size
-            layers.append(
-                nn.ModuleList(
-                    build_cell(config.cell, size, config.hidden_size, config.cell_options)
-                    for _ in range(self.directions)
-                )
-            )
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList()
+        for hidden_size in config.sizes:
+            cells = [
+                build_cell(config.cell, input_size, hidden_size, config.cell_options) for _ in range(self.directions)
+            ]
+            for cell in cells:
+                cell.weight_dropout = config.weight_dropout
+            self.layers.append(nn.ModuleList(cells))
+            input_size = hidden_size * self.directions
+        self.output_size = input_size
         self.dropout = LockedDropout(config.dropout)
 
     def forward(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from seqtext.tasks.lm import Lm
 from seqtext.tasks.ner import Ner
+from seqtext.tasks.sentiment import Sentiment
 
-TASKS: dict[str, type[Any]] = {"ner": Ner}
+TASKS: dict[str, type[Any]] = {"ner": Ner, "sentiment": Sentiment, "lm": Lm}

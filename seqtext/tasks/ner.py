@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,32 +16,31 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.data.batching import bucketed
 from seqtext.data.labels import Labels, allowed_transitions, continues, spans
-from seqtext.data.lexicon import SHAPES, Lexicon, Text, Types, WordsConfig, column, pad, types_of
-from seqtext.data.sources import absolute_path
+from seqtext.data.lexicon import Lexicon, Text, Types, column, pad, types_of
 from seqtext.data.tagging import TaggingData, read_tagging
-from seqtext.data.tokenizer import split_words
 from seqtext.errors import DataError
 from seqtext.metrics import entities
 from seqtext.nn.crf import CRF
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import EmbeddingConfig, WordEmbedding, Words
 from seqtext.nn.rnn import Recurrent, RecurrentConfig
-from seqtext.task import Goal, Loss, Split, Table
-from seqtext.tasks.words import gather_words
+from seqtext.task import Goal, Loss, Predicted, Split, Table
+from seqtext.tasks.words import (
+    Sentence,
+    WordsData,
+    build_embedding,
+    gather_words,
+    number_labels,
+    size_fact,
+    word_facts,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class NerData(TaggingData):
+class NerData(WordsData, TaggingData):
     """[data] of a tagger."""
-
-    words: WordsConfig = WordsConfig()
-    """How words become numbers."""
-
-    def absolute(self) -> Self:
-        vectors = self.words.vectors and absolute_path(self.words.vectors)
-        return super().absolute().model_copy(update={"words": self.words.model_copy(update={"vectors": vectors})})
 
 
 class NerModel(Config):
@@ -81,27 +79,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.text.lengths)
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """Raw text with its words and where they stand in it."""
-
-    text: str
-    words: list[str]
-    offsets: list[tuple[int, int]]
-
-    @classmethod
-    def read(cls, text: str, *, pretokenized: bool = False) -> Sentence:
-        """Split by the Treebank's rules, or, with `pretokenized`, at spaces."""
-        if pretokenized:
-            pieces = [(match.group(), match.start(), match.end()) for match in re.finditer(r"\S+", text)]
-        else:
-            pieces = split_words(text)
-        return cls(text, [word for word, _, _ in pieces], [(start, end) for _, start, end in pieces])
-
-    def __len__(self) -> int:
-        return len(self.words)
 
 
 class Entity(NamedTuple):
@@ -148,6 +125,7 @@ class Ner:
     name: ClassVar[str] = "ner"
     metric: ClassVar[str] = "entity F1 as conlleval counts, micro-averaged over types"
     empty: ClassVar[Prediction] = Prediction([], [], [])
+    options: ClassVar[frozenset[str]] = frozenset({"confidence", "nbest"})
     Data: ClassVar[type[Config]] = NerData
     Model: ClassVar[type[Config]] = NerModel
     goal: ClassVar[Goal] = Goal("f1", "max")
@@ -176,33 +154,17 @@ class Ner:
         self.labels.save(folder / "labels.json")
 
     def build(self, model: NerModel) -> Tagger:
-        lexicon = self.lexicon
-        embedding = WordEmbedding(
-            model.embedding,
-            vocabulary=lexicon.words.size,
-            characters=lexicon.characters.size,
-            shapes=len(SHAPES),
-            vector_size=lexicon.vector_size,
-            pretrained=None if lexicon.pretrained is None else torch.from_numpy(lexicon.pretrained),
-            rare_from=lexicon.rare_from,
-        )
-        return Tagger(embedding, model, self.labels)
+        return Tagger(build_embedding(model.embedding, self.lexicon), model, self.labels)
 
     def encode(self, dataset: Dataset) -> Encoded:
         encoded = self._encode(column(dataset, "tokens"))
         tags = types_of(column(dataset, "tags"))
-        numbers = {name: number for number, name in enumerate(self.labels.names)}
-        names = tags.words.to_pylist()
-        for name in names:
-            if name not in numbers:
-                first = int(np.flatnonzero(tags.codes == names.index(name))[0])
-                sentence = int(np.searchsorted(tags.starts, first, side="right"))
-                raise DataError(
-                    f"sentence {sentence}: label '{name}' was never seen in training; "
-                    f"the labels of the training data are {', '.join(self.labels.names)}"
-                )
-        table = np.array([numbers[name] for name in names], dtype=np.int64)
-        return Encoded(encoded.text, encoded.types, table[tags.codes])
+
+        def place(token: int) -> str:
+            return f"sentence {int(np.searchsorted(tags.starts, token, side='right'))}"
+
+        labels = number_labels(tags.codes, tags.words.to_pylist(), self.labels.names, place=place)
+        return Encoded(encoded.text, encoded.types, labels)
 
     def prepare(self, text: str, *, pretokenized: bool = False) -> Sentence:
         return Sentence.read(text, pretokenized=pretokenized)
@@ -239,7 +201,9 @@ class Ner:
             total = losses[_real(batch, losses.device).flatten()].sum()
         return Loss(total, batch.lengths.sum())
 
-    def predict(self, module: Tagger, batch: Batch, *, confidence: bool = False, nbest: int = 1) -> list[Prediction]:
+    def predict(
+        self, module: Tagger, batch: Batch, carry: Any = None, *, confidence: bool = False, nbest: int = 1
+    ) -> Predicted:
         """Tags, with `confidence` each entity's marginal probability, with `nbest` > 1 the k best taggings."""
         logits = module(batch.words, batch.lengths)
         paths = module.crf.viterbi(logits, batch.lengths)[1] if module.crf is not None else logits.argmax(-1)
@@ -248,7 +212,7 @@ class Ner:
         if confidence:
             found = self._confident(module, logits, batch, paths, found)
         alternatives = self._nbest(module, logits, batch, nbest) if nbest > 1 else [[] for _ in tags]
-        return [Prediction(*each) for each in zip(tags, found, alternatives)]
+        return Predicted([Prediction(*each) for each in zip(tags, found, alternatives)])
 
     def score(self, predictions: Sequence[Prediction], dataset: Dataset) -> dict[str, float]:
         return self._entities(predictions, dataset).flat()
@@ -298,20 +262,9 @@ class Ner:
     def describe(self, splits: Mapping[str, Dataset], encoded: Mapping[str, Encoded]) -> list[tuple[str, str]]:
         facts = []
         for split, part in encoded.items():
-            lengths = part.text.lengths
-            middle, high = np.percentile(lengths, [50, 95]).astype(int)
-            sizes = f"{len(lengths):,} sentences, {lengths.sum():,} tokens"
-            spread = f"length median {middle}, 95% {high}, longest {lengths.max()}"
-            facts.append((split, f"{sizes}; {spread} ({splits[split].info.description})"))
+            facts.append((split, size_fact(part.text.lengths, splits[split].info.description, unit="sentences")))
         facts.append(("labels", f"{len(self.labels.names)}: {', '.join(self.labels.names)}"))
-        facts.append(("vocabulary", f"{self.lexicon.words.size:,} words, {self.lexicon.characters.size} characters"))
-        for split, part in encoded.items():
-            known, cover = self.lexicon.cover(part.text)
-            line = f"vocabulary covers {known:.1%} of words"
-            if cover is not None:
-                line += f", {self.lexicon.config.vectors} {cover.tokens:.1%} ({cover.types:.1%} of types)"
-            facts.append((f"{split} cover", line))
-        return facts
+        return facts + word_facts(self.lexicon, {split: part.text for split, part in encoded.items()})
 
     def _tags(self, paths: Tensor, lengths: Tensor) -> list[list[str]]:
         named = self.names[paths.clamp(min=0).cpu().numpy()]  # (B, T) of str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,7 +59,10 @@ class Asgd(Config):
     lr: float = Field(default=0.1, gt=0.0)
     """Learning rate."""
     start: int = Field(default=0, ge=0)
-    """Step from which the average counts."""
+    """Step from which the average counts, where there is no trigger."""
+    trigger: int = Field(default=0, ge=0)
+    """If not 0, averaging begins when an evaluation is worse than the best of all but the last `trigger` ones
+    (NT-ASGD: Merity 2018, algorithm 1)."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """L2 penalty."""
 
@@ -101,6 +105,18 @@ class Cosine(Config):
     """Steps over which the rate rises from zero."""
     floor: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the rate that is left at the end."""
+
+
+class Decay(Config):
+    """The rate stays for `after` epochs and is then multiplied by `factor` before every epoch (Zaremba 2014)."""
+
+    name: Literal["decay"] = "decay"
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
+    factor: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """What the rate is multiplied by."""
+    after: int = Field(default=4, ge=0)
+    """Epochs at the full rate."""
 
 
 class InverseSqrt(Config):
@@ -146,7 +162,9 @@ class TrainConfig(Config):
     """Padded tokens of a batch in evaluation and prediction."""
     optimizer: Sgd | Adam | AdamW | Asgd = Field(default=Adam(), discriminator="name")
     """What turns gradients into updates."""
-    schedule: Constant | Plateau | Linear | Cosine | InverseSqrt = Field(default=Constant(), discriminator="name")
+    schedule: Constant | Plateau | Decay | Linear | Cosine | InverseSqrt = Field(
+        default=Constant(), discriminator="name"
+    )
     """How the learning rate changes."""
     average: NoAverage | Exponential | Uniform = Field(default=NoAverage(), discriminator="name")
     """Which weights are evaluated and saved."""
@@ -160,6 +178,14 @@ class TrainConfig(Config):
     """Steps between two reports of the training loss; on a GPU, the only ones that wait for it."""
     checkpoint_every: int = Field(default=500, ge=0)
     """Steps between two checkpoints within an epoch; 0 leaves only those at the ends of epochs."""
+    init_from: str | None = None
+    """The run folder of a language model (task lm) whose embedding and recurrent layers training starts from."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """What the learning rate is multiplied by, once more for each layer below the last (Howard & Ruder 2018, section
+    3.2, who take 1/2.6)."""
+    unfreeze: int = Field(default=0, ge=0)
+    """If not 0, only the last layer is trained at first, and after every `unfreeze` epochs one more below it (Howard &
+    Ruder 2018, section 3.3, with 1)."""
 
     @model_validator(mode="after")
     def _one_average(self) -> TrainConfig:
@@ -169,3 +195,9 @@ class TrainConfig(Config):
                 "use sgd with it, or leave the average out"
             )
         return self
+
+    def absolute(self) -> Self:
+        """A copy whose path holds from any folder: what a run keeps."""
+        if self.init_from is None:
+            return self
+        return self.model_copy(update={"init_from": str(Path(self.init_from).expanduser().absolute())})

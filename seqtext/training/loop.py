@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seqtext.task import Task, predict_all, to_device
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
-from seqtext.training.optim import Average, Schedule, build_optimizer
+from seqtext.training.optim import Average, Layers, Schedule, build_optimizer
 from seqtext.training.progress import Progress, Window
 from seqtext.training.snapshot import Snapshot, restore, take
 
@@ -106,11 +106,15 @@ def fit(
     Batches of an epoch depend on `seed` and the epoch alone. Raises `NonFiniteLoss`.
     """
     progress, carry = Progress(), None
-    optimizer = build_optimizer((p for p in module.parameters() if p.requires_grad), config.optimizer)
-    steps_per_epoch = math.ceil(sum(1 for _ in _epoch(task, train, config, seed, 0, devices)) / config.accumulate)
+    layers = Layers(module, config)
+    optimizer = build_optimizer(layers.groups(), config.optimizer)
+    first = _epoch(task, train, config, seed, 0, devices)
+    steps_per_epoch = math.ceil((len(first) if isinstance(first, Sized) else sum(1 for _ in first)) / config.accumulate)
     total = steps_per_epoch * config.epochs
-    schedule = Schedule(config.schedule, lr=config.optimizer.lr, total_steps=total, goal=task.goal)
-    average = Average(module, config)
+    schedule = Schedule(
+        config.schedule, lr=config.optimizer.lr, steps_per_epoch=steps_per_epoch, total_steps=total, goal=task.goal
+    )
+    average = Average(module, config, goal=task.goal)
     module, optimizer = devices.prepare(module, optimizer)
     window = Window(devices.device)
     if resume is not None:
@@ -129,17 +133,15 @@ def fit(
             reason = f"no better {task.goal.key} for {config.patience} epochs"
             break
         module.train()
+        frozen = _freeze(layers, progress.epoch, devices)
         tokens, began = 0, time.perf_counter()
-        batches = _epoch(task, train, config, seed, progress.epoch, devices)
+        batches = iter(_epoch(task, train, config, seed, progress.epoch, devices))
         for _ in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
             next(batches)
         if progress.batch == 0:
             carry = None
         rate = schedule.rate(max(0, progress.step - 1))  # of the last step, where an epoch goes on with none left
         for group in _groups(batches, config.accumulate):
-            rate = schedule.rate(progress.step)
-            for parameters_group in optimizer.param_groups:
-                parameters_group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             losses = []
             for batch in group:
@@ -149,9 +151,14 @@ def fit(
                 carry = _detached(loss.carry)
                 losses.append(loss)
                 tokens += int(batch.lengths.sum())
+            for parameter in frozen:
+                parameter.grad = None
             count = devices.sum(sum(loss.count for loss in losses))
             norm = _divide_and_clip(module, count, config.clip, devices)
             window.add(losses, norm, group)
+            rate = schedule.rate(progress.step) * sum(loss.rate for loss in losses) / len(losses)
+            for parameters_group in optimizer.param_groups:
+                parameters_group["lr"] = rate * parameters_group["factor"]
             optimizer.step()
             progress.step += 1
             progress.batch += len(group)
@@ -182,17 +189,34 @@ def fit(
             best = task.goal.better(score, progress.best)
             progress.best, progress.waited = (score, 0) if best else (progress.best, progress.waited + 1)
             schedule.evaluated(score)
+            average.evaluated(score, step=progress.step)
             assert progress.best is not None or score != score
             yield Evaluated(progress.step, progress.epoch, scores, best, progress.best or 0.0, predictions)
             average.swap()
         yield EpochEnded(progress.step, progress.epoch, seconds, tokens, epoch_loss, rate, snapshot)
+    for parameter in layers.all:  # whoever has the module next may train all of it
+        parameter.requires_grad_(True)
     yield Finished(progress.step, progress.epoch, reason)
 
 
-def _epoch(task: Task, train: Any, config: TrainConfig, seed: int, epoch: int, devices: Devices) -> Iterator[Any]:
+def _epoch(task: Task, train: Any, config: TrainConfig, seed: int, epoch: int, devices: Devices) -> Iterable[Any]:
     """The batches of an epoch, drawn from the seed and the epoch's number alone."""
     generator = np.random.default_rng([seed, epoch])
     return task.batches(train, tokens=config.batch_tokens, shuffle=generator, rank=devices.rank, world=devices.world)
+
+
+def _freeze(layers: Layers, epoch: int, devices: Devices) -> list[nn.Parameter]:
+    """Set which parameters have a gradient in this epoch; those that have one although they are not trained.
+
+    Several processes wait for the gradient of every parameter that had one at the start, so there none is left out.
+    """
+    frozen = layers.frozen(epoch)
+    if devices.world > 1:
+        return frozen
+    still = set(frozen)
+    for parameter in layers.all:
+        parameter.requires_grad_(parameter not in still)
+    return []
 
 
 def _groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:

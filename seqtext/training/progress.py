@@ -81,11 +81,11 @@ class Window:
                 step = progress.step - len(totals) + i + 1
                 rows = [str(row + 1) for row in self.rows[i]]
                 shown = ", ".join(rows[:10]) + (", ..." if len(rows) > 10 else "")
+                where = f" (training examples {shown}, counted from 1)" if rows else ""
                 what = "loss" if not math.isfinite(total) else "norm of the gradient"
                 kept = "no weights were scored yet" if progress.best is None else "the best weights so far are kept"
                 raise NonFiniteLoss(
-                    f"the {what} is {total if what == 'loss' else norm} at step {step} "
-                    f"(training examples {shown}, counted from 1); {kept}. "
+                    f"the {what} is {total if what == 'loss' else norm} at step {step}{where}; {kept}. "
                     "Try a smaller train.optimizer.lr, train.clip = 1.0, a warm-up (train.schedule.warmup), or "
                     "train.precision = 'float32'; if it comes back at the same examples, look at them"
                 )

@@ -51,7 +51,7 @@ def take(
     values = {
         **vars(progress),
         "schedule": schedule.state(),
-        "average": average.count,
+        "average": average.state(),
         "window": window.rows,
         "optimizer": scalars,
         "carry": _shape(carry),

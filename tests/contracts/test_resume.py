@@ -204,6 +204,25 @@ def test_more_epochs_make_the_run_that_had_them_from_the_start(run, corpus, tmp_
     assert_same_run(run, longer)
 
 
+def test_a_run_started_from_a_language_model_goes_on_layer_by_layer_without_it(corpus, tmp_path):
+    sizes = {"model.embedding_size": 12, "model.encoder.hidden_size": 8, "train.epochs": 1}
+    seqtext.train("lm", overrides=sizes, out=tmp_path / "lm", device="cpu")
+    settings = SMALL | {
+        "model.embedding.size": 12,
+        "train.init_from": str(tmp_path / "lm"),
+        "train.layer_decay": 0.4,
+        "train.unfreeze": 1,
+        "train.average.name": "exponential",
+    }
+    for name, epochs in (("run", 1), ("longer", 4)):
+        given = settings | {"train.epochs": epochs}
+        seqtext.train("ner", data=str(corpus), overrides=given, out=tmp_path / name, device="cpu")
+    shutil.rmtree(tmp_path / "lm")
+    for epochs in (2, 4):  # of four layers
+        seqtext.train(resume=tmp_path / "run", overrides={"train.epochs": epochs}, device="cpu")
+    assert_same_run(tmp_path / "run", tmp_path / "longer")
+
+
 def test_what_a_run_computes_cannot_change_midway(run):
     before = metrics(run)
     with pytest.raises(ConfigError) as caught:

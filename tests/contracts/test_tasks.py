@@ -4,6 +4,7 @@ name, and a line in UNSEEN_LABEL.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from seqtext.task import predict_all, to_device
 from seqtext.tasks import TASKS
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
+from seqtext.training.loop import _detached as detached
 from seqtext.training.loop import fit
 
 CPU = torch.device("cpu")
@@ -41,12 +43,15 @@ def with_tag(tag: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
 
 
 UNSEEN_LABEL: dict[str, tuple[Callable[[datasets.Dataset], datasets.Dataset], str] | None] = {
+    "lm": None,
     "ner": (
         with_tag("S-DRAGON"),
         "sentence 3: label 'S-DRAGON' was never seen in training; the labels of the training",
     ),
 }
 """How to put a label into a dataset that training never saw, and what `encode` says then; None for no labels."""
+IN_ORDER = {"lm"}
+"""Tasks that read their examples as one text, each from the state that the last one left."""
 
 
 class Trained(NamedTuple):
@@ -81,13 +86,28 @@ def losses(trained: Trained, dataset: Any, **options: Any) -> tuple[float, float
     """Total loss, number of targets and summed gradients over all batches, without dropout."""
     task, module = trained.model.task, trained.model.module.eval()
     module.zero_grad()
-    total = count = 0.0
+    total, count, carry = 0.0, 0.0, None
     for batch in task.batches(task.encode(dataset), **options):
-        loss = task.loss(module, batch)
+        loss = task.loss(module, batch, carry)
         loss.total.backward()
+        carry = detached(loss.carry)
         total, count = total + loss.total.item(), count + loss.count.item()
     gradients = [parameter.grad for parameter in module.parameters()]
     return total, count, gradients
+
+
+def close_predictions(found: Any, expected: Any) -> None:
+    """Equal, numbers nearly."""
+    if isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    elif dataclasses.is_dataclass(expected) and not isinstance(expected, type):
+        close_predictions(dataclasses.astuple(found), dataclasses.astuple(expected))
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected):
+            close_predictions(one, other)
+    else:
+        assert found == expected
 
 
 def close_gradients(found: list[Any], expected: list[Any]) -> None:
@@ -110,7 +130,7 @@ def test_what_was_saved_predicts_what_was_trained(trained: Trained) -> None:
 
 def test_each_example_alone_predicts_and_loses_what_it_does_in_a_batch(trained: Trained) -> None:
     dataset = trained.splits["valid"]
-    assert predictions(trained, dataset, tokens=1) == predictions(trained, dataset, tokens=ALL)
+    close_predictions(predictions(trained, dataset, tokens=1), predictions(trained, dataset, tokens=ALL))
     alone, count, gradients = losses(trained, dataset, tokens=1)
     together, same, expected = losses(trained, dataset, tokens=ALL)
     assert count == same > 0
@@ -133,17 +153,22 @@ def test_shares_of_several_processes_add_up_to_the_whole(trained: Trained) -> No
     module = trained.model.module
     module.zero_grad()
     for rank in range(world):
+        carry = None
         for batch in shares[rank]:
-            task.loss(module, batch).total.backward()
+            loss = task.loss(module, batch, carry)
+            loss.total.backward()
+            carry = detached(loss.carry)
     close_gradients([parameter.grad for parameter in module.parameters()], gradients)
 
 
 def test_predictions_come_in_the_order_of_the_input(trained: Trained) -> None:
+    if trained.model.task.name in IN_ORDER:
+        pytest.skip("its examples are one text, in one order")
     dataset = trained.splits["valid"]
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     found = predictions(trained, dataset, tokens=200)
-    assert predictions(trained, dataset.select(order), tokens=90) == [found[row] for row in order]
-    assert predictions(trained, dataset, tokens=90, shuffle=np.random.default_rng(1)) == found
+    close_predictions(predictions(trained, dataset.select(order), tokens=90), [found[row] for row in order])
+    close_predictions(predictions(trained, dataset, tokens=90, shuffle=np.random.default_rng(1)), found)
     assert any(one != other for one, other in zip(found, predictions(trained, dataset.select(order), tokens=200)))
 
 
@@ -152,7 +177,8 @@ def test_every_parameter_gets_a_gradient(trained: Trained) -> None:
     fresh = chosen.task.fit(chosen.data, trained.splits["train"])
     torch.manual_seed(0)
     module = fresh.build(chosen.model).train()
-    for batch in task.batches(fresh.encode(trained.splits["train"]), tokens=1000):
+    shuffle = np.random.default_rng(0)
+    for batch in task.batches(fresh.encode(trained.splits["train"]), tokens=1000, shuffle=shuffle):
         fresh.loss(module, batch).total.backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -169,6 +195,8 @@ def without_dropout(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_gradients_accumulated_over_small_batches_are_those_of_a_large_one(trained: Trained, clip: float) -> None:
     task, data = trained.model.task, trained.splits["train"]
+    if task.name in IN_ORDER:
+        pytest.skip("its small batches are not parts of a large one: they go on from each other")
     encoded = task.encode(data)
     weights = []
     for tokens, accumulate in ((ALL, 1), (100, 1000)):
@@ -210,5 +238,6 @@ def test_a_gpu_computes_what_the_cpu_does(trained: Trained) -> None:
     )
     # A GPU's products are of ten bits; so may be a prediction that hangs in the balance.
     assert total == pytest.approx(losses(trained, dataset, tokens=100)[0], rel=1e-2)
-    pairs = list(zip(there.predict_encoded(encoded), trained.model.predict_encoded(encoded)))
-    assert sum(one == other for one, other in pairs) >= 0.9 * len(pairs)
+    found, expected = there.predict_encoded(encoded), trained.model.predict_encoded(encoded)
+    scores, wanted = task.score(found, dataset), task.score(expected, dataset)
+    assert scores[task.goal.key] == pytest.approx(wanted[task.goal.key], rel=5e-2)

@@ -9,10 +9,10 @@ from torch import nn
 
 from seqtext.task import Goal, Loss
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
-from seqtext.training.config import Adam, Exponential, Plateau, Sgd, TrainConfig, Uniform
+from seqtext.training.config import Adam, AdamW, Exponential, NoAverage, Plateau, Sgd, TrainConfig, Uniform
 from seqtext.training.loop import EpochEnded, Evaluated, Finished, Started, Stepped
 from seqtext.training.progress import NonFiniteLoss, Progress, Window
-from tests.training.toy import Chain, Toy, model, points, training
+from tests.training.toy import Chain, Toy, layered, model, points, training
 
 STILL = Sgd(lr=1e-20)
 """Steps that change no weight."""
@@ -169,15 +169,78 @@ def test_what_cannot_be_carried_is_refused():
         list(training(task, model(), TrainConfig(epochs=1, batch_tokens=4), train=points(8)))
 
 
+LAYERS = ("embedding", "encoder", "output")
+
+
+def weights(module):
+    return {name: torch.cat([p.detach().flatten() for p in getattr(module, name).parameters()]) for name in LAYERS}
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(lr=0.1, momentum=0.9), Adam(lr=0.1)])
+def test_each_layer_takes_steps_of_its_own_size(optimizer):
+    moved = []
+    for decay in (1.0, 0.25):
+        config = TrainConfig(epochs=1, batch_tokens=5, layer_decay=decay, optimizer=optimizer, clip=0.0)
+        module = layered()
+        before = weights(module)
+        step = next(event for event in training(Toy(), module, config, train=points(10)) if isinstance(event, Stepped))
+        assert step.lr == 0.1  # that of the last layer
+        moved.append({name: value - before[name] for name, value in weights(module).items()})
+    for name, share in zip(LAYERS, (0.0625, 0.25, 1.0)):
+        assert moved[0][name].abs().max() > 0
+        torch.testing.assert_close(moved[1][name], share * moved[0][name], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("average", [NoAverage(), Exponential(decay=0.5)])
+def test_layers_are_unfrozen_from_the_last_down(average):
+    """Frozen, a layer does not decay either, counts nothing in the gradient's norm, and is its own average."""
+    config = TrainConfig(
+        epochs=7, batch_tokens=5, unfreeze=2, optimizer=AdamW(lr=0.01, weight_decay=0.1), average=average, log_every=1
+    )
+    module, data = layered(), points(10)
+    start = before = weights(module)
+    moving, scored = [], []
+    for event in training(Toy(), module, config, train=data, valid=points(4)):
+        if isinstance(event, Stepped):
+            trained = [name for name in LAYERS if getattr(module, name).weight.requires_grad]
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            assert len(gradients) == 2 * len(trained)
+            norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+            assert norm == pytest.approx(min(event.grad_norm, config.clip), rel=1e-4)
+        elif isinstance(event, Evaluated):
+            scored.append([name for name in LAYERS if not torch.equal(weights(module)[name], start[name])])
+        elif isinstance(event, EpochEnded):
+            now = weights(module)
+            moving.append([name for name in LAYERS if not torch.equal(now[name], before[name])])
+            before = now
+    head, middle = ["output"], ["encoder", "output"]
+    assert moving == scored == [head, head, middle, middle, [*LAYERS], [*LAYERS], [*LAYERS]]
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_what_a_task_has_frozen_stays_so():
+    module = layered()
+    module.encoder.requires_grad_(False)
+    before = weights(module)
+    config = TrainConfig(epochs=3, batch_tokens=5, unfreeze=1, layer_decay=0.5)
+    list(training(Toy(), module, config, train=points(10)))
+    assert [name for name in LAYERS if torch.equal(weights(module)[name], before[name])] == ["encoder"]
+    assert not module.encoder.weight.requires_grad
+
+
 def facts(event):
     """What an event says, less the clock."""
     kept = {name: value for name, value in vars(event).items() if name not in ("snapshot", "seconds", "tokens")}
     return type(event).__name__, kept
 
 
-@pytest.mark.parametrize("kind", [Toy, Chain])
-def test_a_run_resumed_anywhere_says_and_ends_the_same(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "build", "settings"),
+    [(Toy, model, {}), (Chain, model, {}), (Toy, layered, {"unfreeze": 1, "layer_decay": 0.5})],
+)
+def test_a_run_resumed_anywhere_says_and_ends_the_same(kind, build, settings, tmp_path):
     config = TrainConfig(
+        **settings,
         epochs=3,
         batch_tokens=2,
         accumulate=2,
@@ -192,7 +255,7 @@ def test_a_run_resumed_anywhere_says_and_ends_the_same(kind, tmp_path):
     dropout = 0.3 if kind is Toy else 0.0
 
     def begin(resume=None):
-        module = model(dropout=dropout)
+        module = build(dropout=dropout)
         torch.manual_seed(11)
         return module, training(kind(), module, config, train=train, valid=valid, resume=resume)
 

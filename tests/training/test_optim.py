@@ -16,6 +16,7 @@ from seqtext.training.config import (
     Asgd,
     Constant,
     Cosine,
+    Decay,
     Exponential,
     InverseSqrt,
     Linear,
@@ -41,11 +42,12 @@ HALF = math.sqrt(0.5)
         (Linear(warmup=2, floor=0.1), 6, [0.5, 1, 1, 0.775, 0.55, 0.325, 0.1, 0.1]),
         (Cosine(), 4, [1, (1 + HALF) / 2, 0.5, (1 - HALF) / 2, 0, 0]),
         (Cosine(warmup=1, floor=0.5), 3, [1, 1, 0.75, 0.5]),
+        (Decay(factor=0.5, after=2), 20, [1] * 10 + [0.5] * 5 + [0.25] * 5),
         (InverseSqrt(warmup=4), 9, [0.25, 0.5, 0.75, 1, math.sqrt(4 / 5), math.sqrt(4 / 6), math.sqrt(4 / 7), HALF]),
     ],
 )
 def test_schedules_have_the_values_worked_out_by_hand(config, total, factors):
-    schedule = Schedule(config, lr=0.2, total_steps=total, goal=Goal("f1", "max"))
+    schedule = Schedule(config, lr=0.2, steps_per_epoch=5, total_steps=total, goal=Goal("f1", "max"))
     assert [schedule.rate(step) for step in range(len(factors))] == pytest.approx([0.2 * f for f in factors])
 
 
@@ -58,7 +60,7 @@ def test_schedules_have_the_values_worked_out_by_hand(config, total, factors):
 @settings(max_examples=60, deadline=None)
 def test_plateau_falls_where_torch_lets_it_fall_and_goes_on_from_its_state(scores, mode, patience, cut):
     config = Plateau(factor=0.5, patience=patience)
-    ours = Schedule(config, lr=1.0, total_steps=1, goal=Goal("score", mode))
+    ours = Schedule(config, lr=1.0, steps_per_epoch=1, total_steps=1, goal=Goal("score", mode))
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode=mode, factor=0.5, patience=patience, threshold=0.0, threshold_mode="abs", eps=0.0
@@ -66,7 +68,7 @@ def test_plateau_falls_where_torch_lets_it_fall_and_goes_on_from_its_state(score
     for i, score in enumerate(scores):
         if i == cut:
             state = json.loads(json.dumps(ours.state()))
-            ours = Schedule(config, lr=1.0, total_steps=1, goal=Goal("score", mode))
+            ours = Schedule(config, lr=1.0, steps_per_epoch=1, total_steps=1, goal=Goal("score", mode))
             ours.load(state)
         ours.evaluated(score)
         theirs.step(score)
@@ -94,7 +96,7 @@ def exponential(weights, decay):
 )
 def test_averages_are_those_of_plain_python(train, reference):
     module = nn.Linear(3, 2, dtype=torch.float64)
-    average = Average(module, train)
+    average = Average(module, train, goal=Goal("f1", "max"))
     seen = []
     for step in range(1, 13):  # four steps an epoch
         with torch.no_grad():
@@ -113,11 +115,39 @@ def test_averages_are_those_of_plain_python(train, reference):
     average.swap()
     assert all(torch.equal(a, b) for a, b in zip(now(), live))
 
-    again = Average(module, train)
-    again.load(average.tensors(), average.count)
+    again = Average(module, train, goal=Goal("f1", "max"))
+    again.load(average.tensors(), average.state())
     again.update(step=13, epoch=4)
     average.update(step=13, epoch=4)
     assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), average.tensors().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "starts"),
+    [
+        ("min", [9, 8, 7, 6, 5, 4], None),
+        ("min", [9, 8, 7, 8, 8, 8], 4 * 6),  # 8 is worse than 7, which is three back by then
+        ("min", [9, 8, 7, 7.5, 6, 7.5, 7.5, 7], 4 * 6),
+        ("max", [1, 2, 1, 1, 1, 5], 4 * 5),  # 1 is worse than 2, which is three back by then
+    ],
+)
+def test_averaging_begins_where_scores_no_longer_improve(mode, scores, starts):
+    train = TrainConfig(optimizer=Asgd(trigger=2, start=99))
+    module, goal = nn.Linear(1, 1), Goal("score", mode)
+    average, step, begun = Average(module, train, goal=goal), 0, None
+    for score in scores:
+        for _ in range(4):
+            step += 1
+            average.update(step=step, epoch=1)
+            if average.mean is not None and begun is None:
+                begun = step - 1
+        average.evaluated(score, step=step)
+        again = Average(module, train, goal=goal)  # as resumed
+        again.load(average.tensors(), json.loads(json.dumps(average.state())))
+        average = again
+    if begun is None and average.start is not None:
+        begun = average.start
+    assert begun == starts
 
 
 def sgd(weight, gradients, config):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.task import Goal, Loss
+from seqtext.task import Goal, Loss, Predicted
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
 from seqtext.training.loop import Event, fit
@@ -65,8 +65,8 @@ class Toy:
     def loss(self, module: nn.Module, batch: Some, carry: Any = None) -> Loss:
         return Loss((batch.targets * (module(batch.x).squeeze(-1) - batch.y) ** 2).sum(), batch.targets.sum())
 
-    def predict(self, module: nn.Module, batch: Some) -> list[float]:
-        return module(batch.x).squeeze(-1).tolist()
+    def predict(self, module: nn.Module, batch: Some, carry: Any = None) -> Predicted:
+        return Predicted(module(batch.x).squeeze(-1).tolist())
 
     def score(self, predictions: Sequence[float], dataset: Points) -> dict[str, float]:
         error = float(((torch.tensor(predictions) - dataset.y) ** 2).mean())
@@ -97,6 +97,23 @@ class Chain(Toy):
 def model(*, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(5)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(dropout), nn.Linear(4, 1))
+
+
+class Layered(nn.Module):
+    """Three layers, by the names that a task's module gives them."""
+
+    def __init__(self, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embedding, self.encoder, self.output = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.dropout(torch.tanh(self.encoder(torch.tanh(self.embedding(x))))))
+
+
+def layered(*, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(5)
+    return Layered(dropout=dropout)
 
 
 def training(

@@ -1,0 +1,305 @@
+"""Running text as lines: plain files, JSON lines, Parquet, hub datasets, NLTK corpora and the sample, all to one form.
+
+A row is one line in a column `text`, without the spaces at its ends. Every line end stands for an `<eos>` later on (the
+convention of the Penn Treebank; see `stream`). Reading streams and writes the cache in bounded batches, so that memory
+does not grow with the corpus; only a single line has to fit into it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from seqtext.data import sources
+from seqtext.data.cache import Write, cached, code, fingerprint
+from seqtext.data.sources import MissingSplit, SourceData, Split
+from seqtext.data.text import open_json, open_text
+from seqtext.data.tokenizer import TokenizerConfig
+from seqtext.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+
+BATCH_LINES = 10_000
+BATCH_CHARACTERS = 4_000_000
+"""A batch of rows ends at whichever comes first."""
+LONGEST = 100_000
+"""Characters of the longest row; a longer line is cut at spaces."""
+LOOKED_AT = 2_000
+"""Lines of the training text that tell whether it is already tokenised."""
+APART = 0.95
+"""The share of punctuation marks that stand apart, in a text that is already tokenised."""
+MARKS = frozenset(',;?!"()')
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+Line = tuple[int, str]  # number, from 1, in the file or of the row; and text
+
+
+class CorpusData(SourceData):
+    """Text to model: where it is, how it reads, and what its entries are."""
+
+    format: Literal["auto", "text", "jsonl", "parquet"] = "auto"
+    """How files read; `auto` goes by the name: .jsonl, .ndjson and .json, .parquet, and all else is plain text."""
+    text_field: str = "text"
+    """The field of JSON lines, or the column of Parquet files and hub datasets, that holds the text."""
+    blank_lines: bool = False
+    """Keep blank lines, each of them an <eos> by itself (the convention of WikiText); by default they are dropped."""
+    pretokenized: Literal["auto", "yes", "no"] = "auto"
+    """Whether words are what stands between spaces (`yes`), or raw text is split by the Treebank's rules (`no`);
+    `auto` looks at the first lines of the training text, for all splits. Only the unit `word` reads it."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """What the entries of the model are: words, characters or pieces."""
+
+
+class CorpusFacts(NamedTuple):
+    """What was found in a split."""
+
+    format: str
+    """`text`, `jsonl`, `parquet`, `hub`, `nltk` or `sample`."""
+    lines: int
+    characters: int
+    """Of all lines, each line end counted as one."""
+    pretokenized: bool
+    """Whether its words are what stands between spaces: what the recipe says, or else what the training text shows."""
+    fingerprint: str
+    """Of the content and the settings it was read by."""
+
+    def __str__(self) -> str:
+        return f"{self.format}, {'already tokenised' if self.pretokenized else 'raw text'}"
+
+
+class CorpusSplit(NamedTuple):
+    dataset: datasets.Dataset
+    """One column, `text`: a line a row."""
+    facts: CorpusFacts
+
+
+class Reader(NamedTuple):
+    """One split, ready to be read."""
+
+    place: str | Path
+    """What messages call it."""
+    format: str
+    read: Callable[[], Iterator[Line]]
+    paths: Sequence[Path]
+    """The files that its content depends on."""
+    settings: Mapping[str, Any]
+
+
+def read_corpus(data: CorpusData, split: Split) -> datasets.Dataset:
+    """A split with the column `text`, one row a line, memory-mapped.
+
+    A line longer than `LONGEST` characters (running text without line ends) is cut at spaces into rows of at most that.
+    Raises `MissingSplit` where there is no such split, and `DataError` with file and line (or row) where text is
+    missing, not UTF-8, has a NUL character in it, or is blank altogether.
+    """
+    return open_corpus(data, split).dataset
+
+
+def open_corpus(data: CorpusData, split: Split) -> CorpusSplit:
+    """As `read_corpus`, with the facts that were found."""
+    import pyarrow as pa
+
+    reader = _reader(data, split)
+    settings = {"format": reader.format, "blank_lines": data.blank_lines, **reader.settings}
+    key = fingerprint([*reader.paths, *code("corpus", "corpus_sample")], settings)
+    dataset, found = cached(
+        key,
+        schema=pa.schema([("text", pa.string())]),
+        build=partial(_build, reader, data.blank_lines),
+        kind="corpus",
+    )
+    tokenized = found.pop("tokenized")
+    if data.pretokenized != "auto":
+        tokenized = data.pretokenized == "yes"
+    elif split != "train":
+        tokenized = _train_is_tokenized(data, tokenized)
+    facts = CorpusFacts(**found, pretokenized=tokenized, fingerprint=key)
+    dataset.info.description = str(facts)
+    return CorpusSplit(dataset, facts)
+
+
+def is_pretokenized(data: CorpusData, train: datasets.Dataset) -> bool:
+    """Whether the words of a training text are what stands between spaces: what `data` says, or what the text shows."""
+    if data.pretokenized == "auto":
+        return is_tokenized(train[:LOOKED_AT]["text"])
+    return data.pretokenized == "yes"
+
+
+def is_tokenized(lines: Iterable[str]) -> bool:
+    """Whether a text is already tokenised, by its first `LOOKED_AT` lines.
+
+    It is where some word is `<unk>`, or where at least `APART` of the marks , ; ? ! " ( ) and of the full stops at line
+    ends stand apart: are no beginning or end of a longer word. A text without any such mark counts as raw.
+    """
+    apart = attached = 0
+    for line in islice(lines, LOOKED_AT):
+        words = line.split()
+        if "<unk>" in words:
+            return True
+        for word in words:
+            if word[0] in MARKS or word[-1] in MARKS:
+                if all(character in MARKS for character in word):
+                    apart += 1
+                else:
+                    attached += 1
+        if words and words[-1].endswith("."):
+            apart, attached = (apart + 1, attached) if words[-1] == "." else (apart, attached + 1)
+    return apart > 0 and apart >= APART * (apart + attached)
+
+
+def _train_is_tokenized(data: CorpusData, otherwise: bool) -> bool:
+    try:
+        return open_corpus(data, "train").facts.pretokenized
+    except MissingSplit:
+        return otherwise
+
+
+def _build(reader: Reader, blank_lines: bool, write: Write) -> dict[str, Any]:
+    rows: list[str] = []
+    first: list[str] = []
+    lines = characters = held = 0
+    for text in _rows(reader, blank_lines):
+        rows.append(text)
+        held += len(text)
+        if len(rows) == BATCH_LINES or held >= BATCH_CHARACTERS:
+            write({"text": rows})
+            lines, characters = lines + len(rows), characters + held
+            first += rows[: max(0, LOOKED_AT - len(first))]
+            rows, held = [], 0
+    if rows:
+        write({"text": rows})
+    lines, characters = lines + len(rows), characters + held
+    first += rows[: max(0, LOOKED_AT - len(first))]
+    if not characters:
+        raise DataError("no text: it is empty or blank", path=reader.place)
+    found = {"format": reader.format, "lines": lines, "characters": characters + lines}
+    return {**found, "tokenized": is_tokenized(first)}
+
+
+def _rows(reader: Reader, blank_lines: bool) -> Iterator[str]:
+    """Checked lines; a text of several lines (a field of JSON, say) is as many rows."""
+    for number, text in reader.read():
+        if "\0" in text:
+            place = text.index("\0") + 1
+            message = f"a NUL character at {place} of the line; this is no text file, or it is UTF-16"
+            raise DataError(message, path=reader.place, line=number)
+        for line in text.removesuffix("\n").split("\n") if "\n" in text else [text]:
+            line = line.strip()
+            if line or blank_lines:
+                yield from _short(line) if len(line) > LONGEST else [line]
+
+
+def _short(line: str) -> Iterator[str]:
+    """A long line in pieces, cut at the last space that leaves at most `LONGEST` characters, if there is one."""
+    first = 0
+    while len(line) - first > LONGEST:
+        last = line.rfind(" ", first + 1, first + LONGEST + 1)
+        last = last if last > 0 else first + LONGEST
+        yield line[first:last].rstrip()
+        first = last
+        while line[first].isspace():  # the last character of a line is no space
+            first += 1
+    yield line[first:]
+
+
+# Sources
+
+
+def _reader(data: CorpusData, split: Split) -> Reader:
+    match sources.locate(data, split):
+        case sources.Hub() as hub:
+            return _hub_reader(hub, data, split)
+        case sources.Nltk() as nltk:
+            return _nltk_reader(nltk, split)
+        case sources.Sample():
+            from seqtext.data.corpus_sample import corpus_sample, sample_fingerprint
+
+            read = partial(_numbered, corpus_sample(split))
+            return Reader("sample", "sample", read, [], {"split": split, "text": sample_fingerprint()})
+        case path:
+            return _file_reader(path, data)
+
+
+def _numbered(texts: Iterable[str]) -> Iterator[Line]:
+    return enumerate(texts, start=1)
+
+
+def _file_reader(path: Path, data: CorpusData) -> Reader:
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    by_name = "jsonl" if suffix in JSON_SUFFIXES else "parquet" if suffix == ".parquet" else "text"
+    chosen = by_name if data.format == "auto" else data.format
+    if chosen == "text":
+        return Reader(path, chosen, partial(open_text, path), [path], {})
+    read = partial(_json if chosen == "jsonl" else _parquet, path, data.text_field)
+    return Reader(path, chosen, read, [path], {"field": data.text_field})
+
+
+def _json(path: Path, field: str) -> Iterator[Line]:
+    for number, record in open_json(path):
+        if field not in record:
+            keys = ", ".join(map(repr, record)) or "none"
+            raise DataError(f"no key {field!r} (data.text_field); found: {keys}", path=path, line=number)
+        yield number, _text(record[field], field, path, number)
+
+
+def _parquet(path: Path, field: str) -> Iterator[Line]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if field not in names:
+                raise DataError(f"no column {field!r} (data.text_field); found: {', '.join(names)}", path=path)
+            texts = (value for batch in file.iter_batches(columns=[field]) for value in batch.column(0).to_pylist())
+            for row, value in enumerate(texts, start=1):
+                yield row, _text(value, field, path, row)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"not a Parquet file, or a damaged one: {error}", path=path) from None
+
+
+def _text(value: object, field: str, place: str | Path, number: int) -> str:
+    if isinstance(value, str):
+        return value
+    found = "nothing" if value is None else f"a value of type {type(value).__name__}"
+    raise DataError(f"{field!r} holds {found}, expected a string", path=place, line=number)
+
+
+def _hub_reader(hub: sources.Hub, data: CorpusData, split: Split) -> Reader:
+    field = data.text_field
+    dataset = sources.load_hub(hub, split)
+    place = f"hub:{hub.name}"
+    sources.check_fields(dataset, {"text_field": field}, place=place)
+
+    def read() -> Iterator[Line]:
+        for row, (value,) in enumerate(sources.hub_rows(dataset, [field]), start=1):
+            yield row, _text(value, field, place, row)
+
+    paths, settings = sources.hub_origin(dataset, [field])
+    return Reader(place, "hub", read, paths, settings)
+
+
+def _nltk_reader(source: sources.Nltk, split: Split) -> Reader:
+    """Sentences, a line each, words parted by spaces, where the corpus has them marked; else its raw lines."""
+    corpus, name, paths = sources.load_nltk(source, split)
+    place = f"nltk:{source.corpus}: {name}"
+
+    def read() -> Iterator[Line]:
+        from nltk.corpus.reader import PlaintextCorpusReader
+
+        try:
+            if isinstance(corpus, PlaintextCorpusReader):
+                yield from _numbered(re.split(r"\r?\n", corpus.raw(name)))
+            elif hasattr(corpus, "sents"):
+                yield from _numbered(" ".join(sentence) for sentence in corpus.sents(name))
+            else:
+                raise DataError("this corpus has neither sentences nor plain text", path=place)
+        except ValueError as error:  # What NLTK's readers raise for text they cannot parse or decode.
+            raise DataError(str(error), path=place) from None
+
+    return Reader(place, "nltk", read, paths, {"file": name})

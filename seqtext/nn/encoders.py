@@ -1,0 +1,89 @@
+"""The encoders of a whole text behind one key: recurrent cells, convolutions, a reservoir, or a mere bag of words.
+
+All have the same face, so that any way of pooling follows any of them:
+
+    encoder(x (B, T, D), lengths (B,))  -> [States (B, T', H), ...]     one or more outputs
+    encoder.sizes, encoder.output_lengths(longest)                      features and positions of each output
+    encoder.directions                                                  2 where the halves of H read both ways
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.nn.cells import CELLS
+from seqtext.nn.cnn import CNN, CNNConfig
+from seqtext.nn.pool import States
+from seqtext.nn.reservoir import Reservoir, ReservoirConfig
+from seqtext.nn.rnn import Recurrent, Stack
+
+
+class CellsConfig(Stack):
+    """Recurrent layers of the cell that `name` says."""
+
+    name: Literal[tuple(CELLS)] = "lstm"  # type: ignore[valid-type]
+    """Which cell."""
+    bidirectional: bool = True
+    """Read in both directions and join the states."""
+
+    @property  # type: ignore[misc]
+    def cell(self) -> str:  # type: ignore[override]
+        return self.name
+
+
+class BagConfig(Config):
+    """A bag of words: the mean of the words' vectors, whatever their order; the baseline to beat."""
+
+    name: Literal["bow"] = "bow"
+
+
+EncoderConfig = CellsConfig | CNNConfig | ReservoirConfig | BagConfig
+
+
+class Cells(nn.Module):
+    """Stacked recurrent layers; their states of every position."""
+
+    def __init__(self, input_size: int, config: CellsConfig) -> None:
+        super().__init__()
+        self.stack = Recurrent(input_size, config)
+        self.sizes, self.directions = [self.stack.output_size], self.stack.directions
+
+    def output_lengths(self, longest: int) -> list[int]:
+        return [longest]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> list[States]:
+        """x (B, T, D), lengths (B,) on the CPU -> states (B, T, directions * H)."""
+        # Last states are found among the others: asking for them would pack the rows, which is slower.
+        states, _ = self.stack(x, lengths, with_state=False)
+        return [States(states, lengths)]
+
+
+class Bag(nn.Module):
+    """The words' vectors as they are."""
+
+    directions = 1
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.sizes = [input_size]
+
+    def output_lengths(self, longest: int) -> list[int]:
+        return [longest]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> list[States]:
+        """x (B, T, D), lengths (B,) on the CPU -> states (B, T, D)."""
+        return [States(x, lengths)]
+
+
+def build_encoder(input_size: int, config: EncoderConfig) -> Cells | CNN | Reservoir | Bag:
+    """The encoder of `config`, for words of `input_size` features."""
+    if isinstance(config, CellsConfig):
+        return Cells(input_size, config)
+    if isinstance(config, CNNConfig):
+        return CNN(input_size, config)
+    if isinstance(config, ReservoirConfig):
+        return Reservoir(input_size, config)
+    return Bag(input_size)

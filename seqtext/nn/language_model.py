@@ -1,0 +1,134 @@
+"""A recurrent language model: embedding, recurrent layers, and a softmax over the vocabulary.
+
+With every kind of dropout set it is the AWD-LSTM (Merity 2018, "Regularizing and Optimizing LSTM Language Models");
+with none, the small model of Zaremba 2014.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.errors import InputError
+from seqtext.nn.cells import State
+from seqtext.nn.dropout import LockedDropout
+from seqtext.nn.rnn import ForwardConfig, Recurrent
+from seqtext.nn.softmax import Adaptive, AdaptiveSoftmax, FullSoftmax, Softmax
+
+
+class LanguageModelConfig(Config):
+    """[model] of a language model."""
+
+    embedding_size: int = Field(default=200, ge=1)
+    """Features of a token."""
+    embedding_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Chance that a token is dropped from the embedding, wherever it stands in the batch (Gal & Ghahramani 2016)."""
+    input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Locked dropout on the features of tokens."""
+    encoder: ForwardConfig = ForwardConfig()
+    """What reads the text; its `dropout` stands between layers."""
+    output_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Locked dropout on the states that words are predicted from."""
+    softmax: FullSoftmax | AdaptiveSoftmax = Field(default=FullSoftmax(), discriminator="name")
+    """How words are scored."""
+    tied: bool = True
+    """Share the embedding with the output layer (Press & Wolf 2017), by a projection where their sizes differ."""
+    activation_regularization: float = Field(default=0.0, ge=0.0)
+    """Weight of the mean square of the last layer's states, after dropout (Merity 2018, section 4.6, alpha)."""
+    temporal_regularization: float = Field(default=0.0, ge=0.0)
+    """Weight of the mean square of their change from step to step, before dropout (Merity 2018, section 4.6, beta)."""
+    init_range: float | None = Field(default=None, gt=0.0)
+    """Draw all weights uniformly from minus to plus this (Zaremba 2014), instead of each layer's own way."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LanguageModelConfig:
+        if self.tied and isinstance(self.softmax, AdaptiveSoftmax):
+            raise ValueError("an adaptive softmax has clusters of its own sizes: set tied = false with it")
+        return self
+
+
+class Hidden(NamedTuple):
+    """What a language model computes for a batch of windows."""
+
+    outputs: Tensor
+    """(B, T, E): what words are predicted from."""
+    states: Tensor
+    """(B, T, H): the last layer's states, before dropout."""
+    dropped: Tensor
+    """(B, T, H): the same after dropout."""
+    carry: list[State]
+    """The state after the last step."""
+
+
+class LanguageModel(nn.Module):
+    """p(x_t | x_1 ... x_{t-1}) for every t."""
+
+    def __init__(self, config: LanguageModelConfig, vocabulary: int) -> None:
+        """Raises `InputError` where the softmax does not suit the vocabulary."""
+        super().__init__()
+        self.alpha, self.beta = config.activation_regularization, config.temporal_regularization
+        self.embedding = nn.Embedding(vocabulary, config.embedding_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        self.embedding_dropout = config.embedding_dropout
+        self.input_dropout = LockedDropout(config.input_dropout)
+        self.encoder = Recurrent(config.embedding_size, config.encoder)
+        self.output_dropout = LockedDropout(config.output_dropout)
+        size = self.encoder.output_size
+        self.projection: nn.Linear | None = None
+        if config.tied and size != config.embedding_size:
+            self.projection = nn.Linear(size, config.embedding_size)
+            size = config.embedding_size
+        self.softmax: Softmax | Adaptive
+        if isinstance(config.softmax, AdaptiveSoftmax):
+            try:
+                self.softmax = Adaptive(size, vocabulary, config.softmax)
+            except ValueError as error:
+                raise InputError(f"model.softmax: {error}") from None
+        else:
+            self.softmax = Softmax(size, vocabulary, tied=self.embedding.weight if config.tied else None)
+        if config.init_range is not None:
+            for parameter in self.parameters():
+                nn.init.uniform_(parameter, -config.init_range, config.init_range)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> Hidden:
+        """tokens (B, T) int64, state as `Hidden.carry` -> `Hidden`."""
+        x = self.input_dropout(nn.functional.embedding(tokens, self._table()))
+        lengths = torch.full((tokens.size(0),), tokens.size(1))
+        states, carry = self.encoder(x, lengths, state)
+        dropped = self.output_dropout(states)
+        outputs = dropped if self.projection is None else self.projection(dropped)
+        return Hidden(outputs, states, dropped, carry)
+
+    def step(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, list[State]]:
+        """tokens (N,) int64 -> log-probabilities of the next token (N, V), state."""
+        hidden = self(tokens.unsqueeze(1), state)
+        return self.softmax.log_probabilities(hidden.outputs[:, 0]), hidden.carry
+
+    def loss(self, hidden: Hidden, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """targets (B, T) int64, -1 where there is none -> () summed loss with the regularisers, () number of targets.
+
+        The regularisers are means over all states, so they are added once for each target.
+        """
+        count = (targets >= 0).sum()
+        total = self.softmax.loss(hidden.outputs.flatten(0, 1), targets.flatten())
+        if self.alpha:
+            total = total + count * self.alpha * hidden.dropped.float().square().mean()
+        if self.beta and hidden.states.size(1) > 1:
+            total = total + count * self.beta * hidden.states.float().diff(dim=1).square().mean()
+        return total, count
+
+    def nll(self, hidden: Hidden, targets: Tensor) -> Tensor:
+        """targets (B, T) int64, -1 where there is none -> (B, T) loss of each token, without a gradient."""
+        return self.softmax.nll(hidden.outputs.flatten(0, 1), targets.flatten()).view(targets.shape)
+
+    def _table(self) -> Tensor:
+        """The embedding (V, E), in training with whole rows dropped."""
+        table = self.embedding.weight
+        if not self.training or self.embedding_dropout == 0.0:
+            return table
+        keep = 1.0 - self.embedding_dropout
+        return table * torch.rand(table.size(0), 1, device=table.device).lt_(keep).div_(keep)

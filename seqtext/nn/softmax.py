@@ -1,0 +1,161 @@
+"""From a hidden state to a word of a large vocabulary: the output layer of language models and decoders.
+
+The loss of a full softmax is computed together with the layer before it, some rows at a time, gradients included: the
+logits of a batch never exist at once, nothing of them is kept for the backward pass, and of the passes over them that
+a log-softmax and its gradient take, most fall away. For one row of logits z = W h + b and its target y,
+
+    loss = log sum_v exp(z_v) - z_y        d loss / d z = softmax(z) - onehot(y)
+
+so that the gradients of h, W and b are matrix products of the softmax, which is at hand while the loss is computed.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.nn.products import product
+
+CHUNK = 1 << 22
+"""Logits that exist at a time, at most: 16 MB."""
+
+
+class FullSoftmax(Config):
+    """Every word is scored."""
+
+    name: Literal["full"] = "full"
+
+
+class AdaptiveSoftmax(Config):
+    """Rare words in clusters that are scored only where they are needed (Grave 2017, "Efficient softmax
+    approximation for GPUs"): for vocabularies of more than some 100,000 words, numbered by falling frequency."""
+
+    name: Literal["adaptive"] = "adaptive"
+    cutoffs: list[int] = Field(default=[4000, 40000], min_length=1)
+    """The first id of each cluster of rarer words."""
+    div_value: float = Field(default=4.0, ge=1.0)
+    """What the features of each further cluster are divided by."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> AdaptiveSoftmax:
+        if self.cutoffs[0] < 1 or any(one >= other for one, other in pairwise(self.cutoffs)):
+            raise ValueError(f"cutoffs must rise from 1 or more, got {self.cutoffs}")
+        return self
+
+
+class _Total(torch.autograd.Function):
+    """The summed loss over all rows, with the gradients computed on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
+        wanted = any(ctx.needs_input_grad)
+        rows = max(1, CHUNK // weight.size(0))
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wanted else None
+        # Kept as (D, V): so the products that add up to it need no copy of the wide softmax.
+        grad_weight = torch.zeros(weight.size(1), weight.size(0), dtype=torch.float32, device=hidden.device)
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+        for start in range(0, hidden.size(0), rows):
+            part, chosen = hidden[start : start + rows], targets[start : start + rows].unsqueeze(1)
+            real = chosen >= 0  # (n, 1)
+            chosen = chosen.clamp(min=0)
+            chances = torch.softmax(product(part, weight, bias.to(weight.dtype)).float(), dim=1)  # (n, V)
+            # A chance too small for a float still has a loss, if not the exact one: 103 nats.
+            total += chances.gather(1, chosen).clamp(min=1e-45).log().masked_fill(~real, 0.0).sum().neg()
+            if not wanted:
+                continue
+            assert grad_hidden is not None
+            chances.scatter_add_(1, chosen, chances.new_full((1, 1), -1.0).expand_as(chosen))
+            if not bool(real.all()):
+                chances *= real
+            grad_bias += chances.sum(0)
+            chances = chances.to(weight.dtype)
+            grad_hidden[start : start + rows] = product(chances, weight.t())
+            grad_weight += product(part.t(), chances.t())
+        if wanted:
+            ctx.save_for_backward(grad_hidden, grad_weight.t(), grad_bias)
+            ctx.types = weight.dtype, bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        hidden, weight, bias = ctx.saved_tensors
+        return (hidden * grad).to(hidden.dtype), (weight * grad).to(ctx.types[0]), (bias * grad).to(ctx.types[1]), None
+
+
+class Softmax(nn.Module):
+    """A score for every word: W h + b, W shared with the input embedding where the two are tied (Press & Wolf 2017)."""
+
+    def __init__(self, input_size: int, vocabulary: int, *, tied: Tensor | None = None) -> None:
+        """`tied` (V, D): the parameter to share. Raises `ValueError` where it is of another shape."""
+        super().__init__()
+        if tied is not None and tied.shape != (vocabulary, input_size):
+            raise ValueError(f"tied weights are {tuple(tied.shape)}, not {(vocabulary, input_size)}")
+        self.weight: Tensor = nn.Parameter(torch.empty(vocabulary, input_size)) if tied is None else tied
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        if tied is None:
+            nn.init.uniform_(self.weight, -0.1, 0.1)
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden (N, D), targets (N,) int64 with -1 where there is none -> () summed loss."""
+        hidden, weight = _as_autocast(hidden, self.weight)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _Total.apply(hidden, weight, self.bias, targets)
+
+    @torch.no_grad()
+    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
+        hidden, weight = _as_autocast(hidden, self.weight)
+        rows = max(1, CHUNK // weight.size(0))
+        parts = []
+        for part, chosen in zip(hidden.split(rows), targets.split(rows)):
+            logits = product(part, weight, self.bias.to(weight.dtype)).float()
+            loss = logits.logsumexp(1) - logits.gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
+            parts.append(loss.masked_fill(chosen < 0, 0.0))
+        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """hidden (N, D) -> (N, V) float32."""
+        hidden, weight = _as_autocast(hidden, self.weight)
+        return nn.functional.linear(hidden, weight, self.bias.to(weight.dtype)).float().log_softmax(1)
+
+
+class Adaptive(nn.Module):
+    """The same face for an adaptive softmax, by torch's own module."""
+
+    def __init__(self, input_size: int, vocabulary: int, config: AdaptiveSoftmax) -> None:
+        """Raises `ValueError` where a cluster would begin beyond the vocabulary."""
+        super().__init__()
+        if config.cutoffs[-1] >= vocabulary:
+            raise ValueError(f"cutoffs {config.cutoffs} must be less than the size of the vocabulary, {vocabulary}")
+        self.layer = nn.AdaptiveLogSoftmaxWithLoss(
+            input_size, vocabulary, config.cutoffs, div_value=config.div_value, head_bias=True
+        )
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        real = targets >= 0
+        return self.layer(hidden[real].float(), targets[real]).output.sum().neg()
+
+    @torch.no_grad()
+    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        real = targets >= 0
+        result = hidden.new_zeros(len(targets), dtype=torch.float32)
+        result[real] = self.layer(hidden[real].float(), targets[real]).output.neg()
+        return result
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        return self.layer.log_prob(hidden.float())
+
+
+def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the number format of autocast, where it is on; gradients come back in their own."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)

@@ -1,0 +1,67 @@
+"""What the searches ask of a model: one step for a batch of hypotheses, and its state by rows.
+
+The searches know nothing else of a model. Whatever keeps to this contract (a language model, a translator, several
+runs as one) is decoded by all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+State = TypeVar("State")
+
+
+class Decoder(Protocol[State]):
+    """Scores the next token of N hypotheses, given a state that holds all they have read.
+
+    The memory is what a hypothesis looks at beside its own tokens, such as an encoded source; it is handed through as
+    it came, with B rows on the first dimension of all its tensors. N is always a multiple of B, and those of one row
+    stand together: row n of the tokens belongs to row n // (N / B) of the memory. Attention thus reads the keys of a
+    sentence once for all its hypotheses, and nothing is copied. A model without a source has None for a memory.
+    """
+
+    size: int
+    """V, the entries of the vocabulary."""
+
+    def start(self, memory: Any) -> State:
+        """The state before the first token, one row for each of the memory; one row where the memory is None."""
+
+    def step(self, tokens: Tensor, state: State, memory: Any) -> tuple[Tensor, State]:
+        """tokens (N,) int64, the state of N rows -> scores (N, V) of the next token, the state after `tokens`.
+
+        The scores are logits: log-probabilities up to a constant for each row, so log-probabilities will do as well.
+        They are the caller's, who may write into them.
+        """
+
+    def reorder(self, state: State, rows: Tensor) -> State:
+        """The state whose row m is row `rows[m]` of `state`; rows (M,) int64 may repeat and leave out."""
+
+
+def select(state: Any, rows: Tensor) -> Any:
+    """`reorder` for states made of tensors with their rows on the first dimension, None, and tuples or lists of these.
+
+    Raises `TypeError` for anything else.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return state.index_select(0, rows)
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*(select(part, rows) for part in state))
+    if isinstance(state, (tuple, list)):
+        return type(state)(select(part, rows) for part in state)
+    raise TypeError(f"a state of {type(state).__name__}: expected tensors, None, and tuples or lists of these")
+
+
+def forbid(scores: Tensor, tokens: Tensor) -> None:
+    """Take `tokens` (K,) out of scores (N, V), in place."""
+    if len(tokens):
+        scores.index_fill_(1, tokens, -torch.inf)
+
+
+def widened(scores: Tensor) -> Tensor:
+    """The scores in float32 at least: sums over a large vocabulary need it."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
