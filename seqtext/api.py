@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqtext import __version__, session
+from seqtext import __version__, series, session
 from seqtext import recipe as recipes
 from seqtext import run as runs
 from seqtext.data.sources import with_source
-from seqtext.errors import ConfigError, InputError, RunError
-from seqtext.files import write_json
-from seqtext.recipe import Recipe
+from seqtext.errors import InputError
 from seqtext.run import Run
 from seqtext.search.generate import Writing, WritingTask, Written, generate
+from seqtext.series import Series
 from seqtext.session import Listener, Overrides
-from seqtext.task import Adapting, AdaptingTask, Passing, Split, Table, predict_all, to_device
+from seqtext.task import Adapting, AdaptingTask, ErringTask, Passing, Split, Table, predict_all, to_device
 from seqtext.training.distributed import Devices, resolve_device
 from seqtext.transfer import open_source, start_from
 
@@ -40,15 +38,12 @@ class Evaluation(NamedTuple):
     """The same for people."""
     adaptation: dict[str, Any] | None = None
     """How the model adapted to the text while it was scored, where that was asked for."""
+    errors: list[dict[str, Any]] | None = None
+    """The examples that it is most confidently wrong about, as JSON objects; None for a task that has no such list."""
 
 
-class Seeds(NamedTuple):
-    """Several trainings that differ in their seed alone."""
-
-    folder: Path
-    runs: list[Run]
-    summary: dict[str, dict[str, float]]
-    """For each split's goal ("test f1"): mean, deviation (of the sample), minimum, maximum."""
+WORST = 50
+"""Errors that an evaluation lists."""
 
 
 def train(
@@ -76,7 +71,7 @@ def train(
         return session.resume(Path(resume), overrides, where, tensorboard=tensorboard, listen=listen)
     if recipe is None:
         raise InputError("no recipe given: seqtext train ner, or a recipe's name or file (seqtext recipes lists them)")
-    chosen = _recipe(recipe, data, overrides, seed)
+    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
     folder = Path(out) if out else default_folder(chosen.name)
     return session.start(chosen, folder, where, tensorboard=tensorboard, listen=listen)
 
@@ -92,7 +87,7 @@ def train_seeds(
     device: str = "auto",
     tensorboard: bool = False,
     listen: Listener = lambda event: None,
-) -> Seeds:
+) -> Series:
     """Train a recipe with `count` seeds, from `seed` (or the recipe's own) upward, and sum up their scores.
 
     The runs stand in `out`/seed-N, the summary in `out`/summary.json. A finished run that stands there already is not
@@ -100,25 +95,47 @@ def train_seeds(
     """
     if count < 1:
         raise InputError(f"--seeds {count}: expected 1 or more")
-    chosen = _recipe(recipe, data, overrides, seed)
-    where = resolve_device(device)
-    folder = Path(out) if out else default_folder(chosen.name)
-    finished = []
-    for number in range(chosen.seed, chosen.seed + count):
-        home = folder / f"seed-{number}"
-        this = replace(chosen, seed=number)
-        if (home / "meta.json").is_file():
-            known = runs.open_run(home)
-            if known.recipe.toml() != this.absolute().toml():
-                raise RunError(f"{home}: a run of another recipe or other settings; choose another --out")
-            if not known.meta.get("finished"):
-                known = session.resume(home, (), where, tensorboard=tensorboard, listen=listen)
-            finished.append(known)
-        else:
-            finished.append(session.start(this, home, where, tensorboard=tensorboard, listen=listen))
-    summary = _summary(finished)
-    write_json(folder / "summary.json", {"recipe": chosen.name, "seeds": [r.recipe.seed for r in finished], **summary})
-    return Seeds(folder, finished, summary)
+    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
+    seeds = range(chosen.seed, chosen.seed + count)
+    return series.train_all(
+        {f"seed-{number}": replace(chosen, seed=number) for number in seeds},
+        Path(out) if out else default_folder(chosen.name),
+        resolve_device(device),
+        facts={"seeds": list(seeds)},
+        tensorboard=tensorboard,
+        listen=listen,
+    )
+
+
+def train_folds(
+    recipe: str,
+    count: int,
+    *,
+    data: str | None = None,
+    overrides: Overrides = (),
+    out: str | Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    tensorboard: bool = False,
+    listen: Listener = lambda event: None,
+) -> Series:
+    """Cross-validation: train a recipe `count` times, each time with another fold of the training data as test data.
+
+    The folds are stratified and cut by `data.fold_seed`; the seed of the weights is the same for all. `data` may be a
+    single file. The runs stand in `out`/fold-N, and go on after an interruption as those of `train_seeds` do. Raises
+    `InputError` for a task without folds, `DataError` for a class with fewer examples than folds.
+    """
+    if count < 2:
+        raise InputError(f"--folds {count}: expected 2 or more")
+    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed, folds=count)
+    return series.train_all(
+        {f"fold-{number}": chosen.fold(number, count) for number in range(1, count + 1)},
+        Path(out) if out else default_folder(chosen.name),
+        resolve_device(device),
+        facts={"folds": count, "fold_seed": chosen.data.fold_seed, "seed": chosen.seed},
+        tensorboard=tensorboard,
+        listen=listen,
+    )
 
 
 def evaluate(
@@ -131,21 +148,29 @@ def evaluate(
     dynamic: bool = False,
     cache: int = 0,
     tune: bool = False,
+    worst: int | None = None,
     listen: Callable[[Passing], None] = lambda passing: None,
 ) -> Evaluation:
     """Score a run on a split of its own data, or of `data`: a folder, a source name, or a single file.
 
+    Where the task can tell, the `worst` (50) examples that the run is most confidently wrong about are listed.
     A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
     or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
     own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
     """
     how = Adapting(dynamic, cache, tune)
     _check_adapting(how, batch_tokens)
+    if worst is not None and worst < 1:
+        raise InputError(f"--worst {worst}: expected 1 or more")
     model = load(run, device=device)
+    if worst is not None and not isinstance(model.task, ErringTask):
+        raise InputError(f"{run}: a run of the task {model.task.name}, which has no list of errors")
     if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
-    settings = _with_data(model.run.recipe.data, data, split)
+    settings = model.run.recipe.data
+    if data is not None:
+        settings = with_source(settings, data, split)
     dataset = model.task.read(settings, split)
     encoded = session.encode(model.task, settings, split, dataset)
     adaptation, facts = None, [model.task.metric]
@@ -158,8 +183,13 @@ def evaluate(
     else:
         predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens)
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
-    facts += [f"{split} of {session.origin(settings, split)}", f"seqtext {__version__}"]
-    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation)
+    source = session.origin(settings, split)
+    facts += [f"{settings.part(split)} of {source}", f"seqtext {__version__}"]
+    errors = None
+    if isinstance(model.task, ErringTask):
+        found = model.task.worst(predictions, dataset, count=worst or WORST)
+        errors = [{"split": settings.part(split), "source": source, **error} for error in found]
+    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation, errors)
 
 
 class Model:
@@ -174,14 +204,16 @@ class Model:
         """Predictions for raw examples, in their order; `options` are those of the task's `predict`.
 
         An example is a string; with `pretokenized`, its words are those between spaces. An example without a word
-        has an empty prediction.
+        has an empty prediction. Raises `InputError` for an option that the task does not have.
         """
+        self._check(options)
         return self.predict_prepared(self._prepared(examples, pretokenized), batch_tokens=batch_tokens, **options)
 
     def records(
         self, examples: Sequence[str], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
     ) -> list[dict[str, Any]]:
-        """As `predict`, as the JSON objects that `seqtext predict --json` prints: with tokens and character offsets."""
+        """As `predict`, as the JSON objects that `seqtext predict --json` prints."""
+        self._check(options)
         prepared = self._prepared(examples, pretokenized)
         predictions = self.predict_prepared(prepared, batch_tokens=batch_tokens, **options)
         return [self.task.record(*pair) for pair in zip(prepared, predictions)]
@@ -195,6 +227,7 @@ class Model:
         self, prepared: Sequence[Any], *, batch_tokens: int | None = None, **options: Any
     ) -> list[Any]:
         """As `predict`, for examples that `task.prepare` made."""
+        self._check(options)
         real = [i for i, example in enumerate(prepared) if len(example)]
         results: list[Any] = [self.task.empty] * len(prepared)
         if real:
@@ -205,6 +238,7 @@ class Model:
 
     def predict_encoded(self, encoded: Any, *, batch_tokens: int | None = None, **options: Any) -> list[Any]:
         """Predictions for an encoded split, in its order."""
+        self._check(options)
         tokens = batch_tokens or self.run.recipe.train.eval_batch_tokens
         batches = self.task.batches(encoded, tokens=tokens)
         return predict_all(self.task, self.module, encoded, batches, self.device, **options)
@@ -228,6 +262,17 @@ class Model:
         Lines are gathered in windows that begin with one line and double up to `at_once` (16384), so that the first
         answer is quick and bulk text is fast; with 1, each line is answered before the next is read.
         """
+        self._check(options)  # now, not when the first answer is asked for
+        return self._stream(lines, batch_tokens, pretokenized, at_once, options)
+
+    def _stream(
+        self,
+        lines: Iterable[str],
+        batch_tokens: int | None,
+        pretokenized: bool,
+        at_once: int | None,
+        options: Mapping[str, Any],
+    ) -> Iterator[tuple[Any, Any]]:
         size, limit = 1, 64 * (batch_tokens or self.run.recipe.train.eval_batch_tokens)
         window: list[Any] = []
         words = 0
@@ -238,6 +283,14 @@ class Model:
                 yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
                 window, words, size = [], 0, min(2 * size, at_once or 16384)
         yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        """Raises `InputError` for an option that the task's `predict` does not have."""
+        for name in options:
+            if name not in self.task.options:
+                known = ", ".join(sorted(self.task.options)) or "none"
+                message = f"a run of the task {self.task.name}, which has no option {name}; its options: {known}"
+                raise InputError(f"{self.run.folder}: {message}")
 
     def generate(
         self, prompt: str = "", *, write: Callable[[str], object] | None = None, **options: Any
@@ -273,7 +326,7 @@ def check(
     Raises `ConfigError` with all faults of the recipe, `DataError` for the data.
     """
     where = resolve_device(device)
-    chosen = _recipe(recipe, data, overrides, None)
+    chosen = recipes.choose(recipe, data=data, overrides=overrides)
     source_model = open_source(chosen.train.init_from) if chosen.train.init_from else None
     splits = session.read_splits(chosen)
     task = chosen.task.fit(chosen.data, splits["train"])
@@ -286,15 +339,16 @@ def check(
     if source_model is not None:
         facts += start_from(source_model, task, module)
     shuffle = np.random.default_rng(chosen.seed)
-    batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens, shuffle=shuffle)
-    longest = max(batches, key=lambda batch: int(batch.lengths.max()))
+    with session.placing(chosen.data, "train"):
+        batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens, shuffle=shuffle)
+        longest = max(batches, key=lambda batch: int(batch.lengths.max()))
     devices = Devices(where, precision=chosen.train.precision)
     with devices.autocast():
         loss = task.loss(module, to_device(longest, where))
     devices.backward(loss.total)
     count = sum(parameter.numel() for parameter in module.parameters())
     facts.append(("model", f"{count:,} parameters"))
-    shape = f"{len(longest.rows)} x {int(longest.lengths.max())} tokens"
+    shape = f"{len(longest.lengths)} x {int(longest.lengths.max())} tokens"
     facts.append(("one step", f"longest batch {shape}: loss {loss.total.item() / loss.count.item():.3f} per target"))
     return facts
 
@@ -304,13 +358,6 @@ def default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _recipe(name: str, data: str | None, overrides: Overrides, seed: int | None) -> Recipe:
-    recipe = recipes.load(name, overrides)
-    if data is not None:
-        recipe = replace(recipe, data=_with_data(recipe.data, data, None))
-    return replace(recipe, seed=seed) if seed is not None else recipe
-
-
 def _check_adapting(how: Adapting, batch_tokens: int | None) -> None:
     if how.cache < 0:
         raise InputError(f"--cache {how.cache}: expected how many steps it holds, 1 or more, or 0 for none")
@@ -318,30 +365,3 @@ def _check_adapting(how: Adapting, batch_tokens: int | None) -> None:
         raise InputError("--tune chooses settings of --dynamic and --cache: give one of them, or both")
     if how.dynamic and batch_tokens is not None:
         raise InputError("--batch-tokens: with --dynamic the text is read as one stream, a few tokens at a time")
-
-
-def _with_data(settings: Any, data: str | None, split: Split | None) -> Any:
-    """The data settings with another source; a single file stands for `split`."""
-    if data is None:
-        return settings
-    if split is not None:
-        return with_source(settings, data, split)
-    if Path(data).is_file():
-        hint = "give a folder, or data.train=FILE data.valid=FILE data.test=FILE"
-        raise ConfigError(f"--data {data}", [f"this is one file, and training needs more than one split; {hint}"])
-    return settings.model_copy(update={"source": data, "train": None, "valid": None, "test": None})
-
-
-def _summary(finished: Sequence[Run]) -> dict[str, dict[str, float]]:
-    key = finished[0].task.goal.key
-    summary = {}
-    for split in finished[0].meta["scores"]:
-        values = [run.meta["scores"][split][key] for run in finished]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        summary[f"{split} {key}"] = {
-            "mean": statistics.fmean(values),
-            "deviation": deviation,
-            "minimum": min(values),
-            "maximum": max(values),
-        }
-    return summary

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from seqtext.config import Config, override, parse, read_toml, to_toml
-from seqtext.errors import ConfigError
+from seqtext.errors import ConfigError, InputError
 from seqtext.shelf import find
 from seqtext.tasks import TASKS
 from seqtext.training.config import TrainConfig
@@ -54,6 +55,11 @@ class Recipe:
         """The recipe with paths that hold from any folder: what a run keeps, as it is used from others too."""
         return replace(self, data=self.data.absolute(), train=self.train.absolute())
 
+    def fold(self, number: int, count: int) -> Recipe:
+        """The recipe whose test data is fold `number` of `count`. Raises `ConfigError` where the data forbids it."""
+        values = self.data.model_dump() | {"folds": count, "fold": number}
+        return replace(self, data=parse(type(self.data), values, source=f"--folds {count}", prefix="data"))
+
     def toml(self) -> str:
         """The recipe with every default written out; itself a recipe."""
         table: dict[str, Any] = {"task": self.task.name, "seed": self.seed, "description": self.description}
@@ -67,6 +73,50 @@ def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe
     """Find, read, override and check a recipe. Raises `ConfigError` with every fault at once."""
     path = find(name)
     return check(override(read_toml(path), overrides, source=str(path)), name=path.stem, source=str(path))
+
+
+def choose(
+    name: str,
+    *,
+    data: str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    seed: int | None = None,
+    folds: int = 0,
+) -> Recipe:
+    """As `load`, with another source of data and another seed where they are given.
+
+    `folds` says how many trainings will cut the data, by `Recipe.fold`. Raises `InputError` where it cannot be cut.
+    """
+    recipe = load(name, overrides)
+    if folds and not _is_cut(recipe.task):
+        others = ", ".join(name for name, task in TASKS.items() if _is_cut(task))
+        raise InputError(f"--folds {folds}: the task {recipe.task.name} has no folds; those that have: {others}")
+    if folds and recipe.data.folds:
+        there = f"data.folds = {recipe.data.folds} and data.fold = {recipe.data.fold}"
+        raise InputError(f"--folds {folds}: the recipe has {there}; leave them out, every fold is trained")
+    if data is not None:
+        source = {"source": data}
+        if Path(data).expanduser().is_file():
+            _check_cut(recipe, data, folds)
+            source = {"source": "sample", "train": data}  # the sample never completes data that is given
+        update = {"train": None, "valid": None, "test": None, **source}
+        recipe = replace(recipe, data=recipe.data.model_copy(update=update))
+    return recipe if seed is None else replace(recipe, seed=seed)
+
+
+def _check_cut(recipe: Recipe, data: str, folds: int) -> None:
+    """Raises `ConfigError` unless the one file `data` will be cut into splits."""
+    hint = "give a folder, or data.train=FILE data.valid=FILE data.test=FILE"
+    if _is_cut(recipe.task):
+        if folds or recipe.data.folds or recipe.data.hold_out:
+            return
+        hint += "; or have it cut: data.hold_out=0.1 (a tenth to validate on, a tenth to test on) or --folds 5"
+    raise ConfigError(f"--data {data}", [f"this is one file, and training needs more than one split; {hint}"])
+
+
+def _is_cut(task: type[Any]) -> bool:
+    """Whether data of this task can be cut into splits and folds."""
+    return "folds" in task.Data.model_fields
 
 
 def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:

@@ -121,15 +121,23 @@ def read_splits(recipe: Recipe) -> dict[Split, Dataset]:
 
 def origin(data: Any, split: Split) -> str:
     """What the data settings read `split` from."""
-    return getattr(data, split) or data.source
+    # The sample never completes data that is given: a split that has no file is cut from the training file.
+    return getattr(data, split) or (data.train if data.source == "sample" else None) or data.source
+
+
+@contextmanager
+def placing(data: Any, split: Split) -> Iterator[None]:
+    """Gives a `DataError` that names no place the name of the split that it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise error if error.path else DataError(str(error), path=f"{origin(data, split)} ({split})") from None
 
 
 def encode(task: Task, data: Any, split: Split, dataset: Dataset) -> Sized:
     """A split as numbers. Raises `DataError` naming the split for a label that training has not seen."""
-    try:
+    with placing(data, split):
         return task.encode(dataset)
-    except DataError as error:
-        raise error if error.path else DataError(str(error), path=f"{origin(data, split)} ({split})") from None
 
 
 def _train(
@@ -184,6 +192,9 @@ def _train(
                 raise Interrupted(folder, caught[0])
             if isinstance(event, Finished):
                 _finish(run, recipe, task, module, splits, encoded, devices, event, log)
+    except DataError as error:
+        with placing(recipe.data, "train"):
+            raise error
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}"

@@ -204,6 +204,14 @@ class AdaptingTask(Protocol):
         """
 
 
+@runtime_checkable
+class ErringTask(Protocol):
+    """What a task has besides where its evaluation can list errors."""
+
+    def worst(self, predictions: Sequence[Any], dataset: Dataset, *, count: int) -> list[dict[str, Any]]:
+        """At most `count` examples that it is most confidently wrong about, worst first, as JSON objects."""
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
     """Copy a batch to `device`, asynchronously where the source is pinned; `lengths` and `rows` stay where they are."""
     if isinstance(batch, Tensor):

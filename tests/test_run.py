@@ -111,7 +111,11 @@ def drop(path, key):
         ("characters.json", Path.unlink, "{path}: no such file; a saved tokenizer is expected"),
         ("labels.json", Path.unlink, "{path}: cannot read the labels: No such file or directory"),
         ("meta.json", cut, "{path}: damaged, not the JSON that a run holds ("),
-        ("recipe.toml", cut, "{path}: not a recipe that this seqtext can read\n  not valid TOML: "),
+        (
+            "recipe.toml",
+            lambda path: path.write_text(path.read_text().rpartition("=")[0] + "="),  # cut within a line
+            "{path}: not a recipe that this seqtext can read\n  not valid TOML: ",
+        ),
         ("model.safetensors", cut, "{path}: damaged or cut off ("),
         ("model.safetensors", lambda path: path.write_bytes(b""), "{path}: damaged or cut off ("),
         ("tokenizer.json", cut, "{path}: damaged, or not a tokenizer file: "),

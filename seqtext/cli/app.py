@@ -21,7 +21,8 @@ from seqtext.errors import InputError
 
 app = typer.Typer(
     name="seqtext",
-    help="Text sequence tasks: train, evaluate and use recurrent models. Begin with: seqtext train ner",
+    help="Text sequence tasks: train, evaluate and use recurrent models. Begin with: seqtext train ner, seqtext train "
+    "sentiment or seqtext train lm",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

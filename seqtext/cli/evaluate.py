@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,11 +33,20 @@ def evaluate(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose the settings of --dynamic and --cache on the run's valid split.")
     ] = False,
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Where to write what it is most confidently wrong about, instead of RUN/errors.jsonl."
+        ),
+    ] = None,
+    worst: Annotated[int | None, typer.Option(min=1, help="How many of these errors to write; by default 50.")] = None,
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a run on held-out data: the figures, and a table for people.
+
+    The texts that a classifier (sentiment) is most confidently wrong about are written to RUN/errors.jsonl.
 
     With --dynamic (dynamic evaluation; Krause 2018) and --cache (the neural cache; Grave 2017) every token is still
     scored from what stands before it alone, and the run is left as it is. Dynamic evaluation takes a step of learning
@@ -47,6 +57,9 @@ def evaluate(
 
     if split not in ("train", "valid", "test"):
         raise InputError(f"--split {split}: expected train, valid or test")
+    if errors is not None:
+        _check_place(Path(errors))
+        worst = worst or api.WORST
     with _Passes() as passes:
         result = api.evaluate(
             run,
@@ -57,8 +70,11 @@ def evaluate(
             dynamic=dynamic,
             cache=cache or 0,
             tune=tune,
+            worst=worst,
             listen=passes,
         )
+    if result.errors is not None:
+        _write_errors(result.errors, Path(run), errors)
     if as_json:
         values = {"split": result.split, "examples": result.examples, "metric": result.settings, **result.scores}
         if result.adaptation is not None:
@@ -70,6 +86,34 @@ def evaluate(
     for table in result.tables:
         print_table(table.title, table.header, table.rows)
     typer.echo(result.settings)
+
+
+def _check_place(file: Path) -> None:
+    """Raises `InputError` where a file cannot be written: before anything is computed."""
+    from seqtext.errors import InputError
+
+    if file.is_dir():
+        raise InputError(f"--errors {file}: this is a folder; a file is expected")
+    if not file.parent.is_dir():
+        raise InputError(f"--errors {file}: {file.parent}: no such folder")
+
+
+def _write_errors(found: list[dict[str, Any]], run: Path, given: str | None) -> None:
+    """Write the errors to the file that was given, or to the run folder, where it is no fault if it cannot be."""
+    from seqtext.errors import InputError
+    from seqtext.files import write_json_lines
+
+    file = Path(given) if given is not None else run / "errors.jsonl"
+    try:
+        write_json_lines(file, found)
+    except OSError as error:
+        message = f"{file}: cannot be written: {error.strerror or error}"
+        if given is not None:
+            raise InputError(f"--errors {message}") from None
+        typer.echo(f"note: {message}; --errors FILE writes the errors elsewhere", err=True)
+        return
+    count = "1 example" if len(found) == 1 else f"{len(found)} examples"
+    typer.echo(f"{file}: the {count} that it is most confidently wrong about", err=True)
 
 
 class _Passes:

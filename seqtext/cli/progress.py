@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from seqtext.cli.tables import figure
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
 from seqtext.transfer import Transferred
 
@@ -87,7 +88,7 @@ class Display:
             self.epoch, self.counted, self.since = event.epoch, event.tokens, now
         elif now - self.since > 0.5:
             self.rate = (event.tokens - self.counted) / (now - self.since)
-        best = f"best {self.scored.best_score:.4f}" if self.scored else ""
+        best = f"best {figure(self.scored.goal, self.scored.best_score)}" if self.scored else ""
         note = f"{self.rate:,.0f} tokens/s {self.loss} {best}"
         self.bar.update(self.job, completed=event.step, epoch=event.epoch, note=note)
 
@@ -95,9 +96,10 @@ class Display:
         self.rate = event.tokens / max(event.seconds, 1e-9)
         parts = [f"epoch {event.epoch}", f"loss {event.loss:.4f}", f"lr {event.lr:.3g}", f"{self.rate:,.0f} tokens/s"]
         if self.scored is not None:
-            key = next(iter(self.scored.scores))
-            key = "f1" if "f1" in self.scored.scores else key
-            parts.append(f"valid {key} {self.scored.scores[key]:.4f}" + (" (best)" if self.scored.best else ""))
+            key = self.scored.goal
+            parts.append(
+                f"valid {key} {figure(key, self.scored.scores[key])}" + (" (best)" if self.scored.best else "")
+            )
         done = (event.step - self.first) / max(1, self.total - self.first)
         left = (time.perf_counter() - self.started) * (1.0 - done) / max(done, 1e-9)
         parts.append(f"left {int(left // 60)}:{int(left % 60):02d}")

@@ -6,11 +6,11 @@ import io
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from seqtext.cli.lines import check_files, lines_of
 from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
 
 
@@ -29,12 +29,10 @@ def score(
     perplexity, tokens, unknown.
     """
     from seqtext import api
-    from seqtext.cli.predict import _lines
-    from seqtext.errors import DataError, InputError
+    from seqtext.errors import InputError
     from seqtext.search.generate import WritingTask
 
-    if file != "-" and not Path(file).exists():
-        raise DataError("no such file", path=file)
+    check_files([file])
     model = api.load(run, device=device)
     if not isinstance(model.task, WritingTask):
         raise InputError(f"{run}: a run of the task {model.task.name}; seqtext score needs a language model's")
@@ -43,12 +41,12 @@ def score(
         typer.echo("type a text a line; Ctrl-D ends", err=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the locale
-    for example, line in model.stream(_lines(file), batch_tokens=batch_tokens, at_once=1 if typed else None):
+    for example, line in model.stream(lines_of(file), batch_tokens=batch_tokens, at_once=1 if typed else None):
         record = model.task.record(example, line)
         if as_json:
             sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
         else:
-            log_probability, perplexity = record["log_probability"] + 0.0, record["perplexity"]  # no -0.0
+            log_probability, perplexity = record["log_probability"], record["perplexity"]
             perplexity = math.nan if perplexity is None else perplexity
             sys.stdout.write(f"{log_probability:.4f}\t{perplexity:.4f}\t{record['tokens']}\t{record['unknown']}\n")
         if sys.stdout.isatty():

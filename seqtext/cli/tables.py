@@ -1,9 +1,14 @@
-"""Tables on stdout: drawn for a terminal, tab-separated for a pipe."""
+"""Figures, and tables on stdout: drawn for a terminal, tab-separated for a pipe."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+
+def figure(key: str, value: float) -> str:
+    """A score as text: a perplexity to two decimals, what lies between 0 and 1 to four."""
+    return f"{value:.2f}" if key == "perplexity" else f"{value:.4f}"
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqtext.cli.options import Device, Json, recipe_names
+from seqtext.cli.tables import figure
+
+if TYPE_CHECKING:
+    from seqtext.run import Run
+    from seqtext.series import Series
 
 
 def train(
@@ -23,7 +28,11 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as train.epochs=20.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A folder with train, valid and test files, or sample, hub:NAME, nltk:CORPUS.")
+        str | None,
+        typer.Option(
+            help="A folder with train, valid and test files, or sample, hub:NAME, nltk:CORPUS; for sentiment also a "
+            "single file, with --folds or data.hold_out=0.1."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="The run folder to make; by default a new one under runs/.")] = None,
     resume: Annotated[
@@ -33,6 +42,12 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Train this many seeds and report mean, deviation, minimum and maximum.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Cross-validate: train and test on this many folds of the training data, and report the same."
+        ),
+    ] = None,
     device: Device = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard files into the run.")
@@ -41,8 +56,9 @@ def train(
 ) -> None:
     """Train a model and leave a run folder.
 
-    Without --data, `seqtext train ner` trains on the embedded synthetic sample and needs no network. Ctrl-C saves a
-    checkpoint; --resume goes on to the same weights as if nothing had happened.
+    Without --data, `seqtext train ner` and `sentiment` train on an embedded synthetic sample and `lm` on English prose
+    that ships with Python; no network is needed. Ctrl-C saves a checkpoint; --resume goes on to the same weights as if
+    nothing had happened. With --seeds or --folds (sentiment) the same command goes on.
     """
     from seqtext import api
     from seqtext.cli.progress import Display
@@ -53,12 +69,17 @@ def train(
         changes.insert(0, recipe)
         recipe = None
     with Display() as display:
-        if seeds is not None:
+        if seeds is not None or folds is not None:
+            flag = "--seeds" if folds is None else "--folds"
+            if seeds is not None and folds is not None:
+                raise InputError("--seeds and --folds: give one of them; --seed chooses the seed of all folds")
             if resume is not None or recipe is None:
-                raise InputError("--seeds takes a recipe, not --resume; the same command with --out goes on by itself")
-            result = api.train_seeds(
+                raise InputError(f"{flag} takes a recipe, not --resume; the same command with --out goes on by itself")
+            train_all, count = (api.train_seeds, seeds) if folds is None else (api.train_folds, folds)
+            assert count is not None
+            result = train_all(
                 recipe,
-                seeds,
+                count,
                 data=data,
                 overrides=changes,
                 out=out,
@@ -68,8 +89,7 @@ def train(
                 listen=display,
             )
             display.close()
-            numbers = [run.recipe.seed for run in result.runs]
-            _show_seeds(str(result.folder), numbers, result.summary, as_json)
+            _show_series(result, as_json)
             return
         run = api.train(
             recipe,
@@ -86,19 +106,31 @@ def train(
     if as_json:
         typer.echo(json.dumps({"run": str(run.folder), "step": run.meta["step"], "scores": run.meta["scores"]}))
     else:
-        shown = ", ".join(f"{split} {key} {scores[key]:.4f}" for split, scores in run.meta["scores"].items())
+        scores = run.meta["scores"].items()
+        shown = ", ".join(f"{split} {key} {figure(key, found[key])}" for split, found in scores)
         typer.echo(f"{run.folder}: {shown}")
+    _show_next(run)
+
+
+def _show_next(run: Run) -> None:
+    """What to do with a run of this task, on stderr."""
+    from seqtext.search.generate import WritingTask
+
     held_out = "" if "test" in run.meta["scores"] else " --split valid"
-    typer.echo(f"next: seqtext evaluate {run.folder}{held_out}", err=True)
-    typer.echo(f"      seqtext predict {run.folder} FILE", err=True)
+    commands = [f"seqtext evaluate {run.folder}{held_out}", f"seqtext predict {run.folder} FILE"]
+    if isinstance(run.task, WritingTask):
+        commands = [f"seqtext generate {run.folder} --prompt TEXT", f"seqtext score {run.folder} FILE"]
+    typer.echo("next: " + "\n      ".join(commands), err=True)
 
 
-def _show_seeds(folder: str, seeds: list[int], summary: dict[str, dict[str, float]], as_json: bool) -> None:
+def _show_series(series: Series, as_json: bool) -> None:
     if as_json:
-        values: dict[str, Any] = {"folder": folder, "seeds": seeds, **summary}
+        values: dict[str, Any] = {"folder": str(series.folder), **series.facts, **series.summary}
         typer.echo(json.dumps(values))
         return
-    typer.echo(f"{folder}: seeds {', '.join(map(str, seeds))}")
-    for name, row in summary.items():
-        numbers = ", ".join(f"{key} {value:.4f}" for key, value in row.items())
+    shown = {key: ", ".join(map(str, fact)) if isinstance(fact, list) else fact for key, fact in series.facts.items()}
+    typer.echo(f"{series.folder}: " + ", ".join(f"{key} {fact}" for key, fact in shown.items()))
+    for name, row in series.summary.items():
+        key = name.partition(" ")[2]
+        numbers = ", ".join(f"{what} {figure(key, value)}" for what, value in row.items())
         typer.echo(f"{name}: {numbers}")

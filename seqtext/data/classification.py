@@ -85,6 +85,12 @@ class ClassificationData(SourceData):
     def uncut(self) -> Self:
         return self.model_copy(update={"hold_out": 0.0, "folds": 0, "fold": 0})
 
+    def part(self, split: Split) -> str:
+        if not _cut(self, split):
+            return split
+        how = f"fold {self.fold} of {self.folds}" if self.folds else f"hold_out {self.hold_out}"
+        return f"{split} ({how}, fold_seed {self.fold_seed})"
+
 
 class Cut(NamedTuple):
     """The part of the training data that is a split, where `missing` are the splits that have no data of their own."""
@@ -121,7 +127,7 @@ def read_classification(data: ClassificationData, split: Split) -> datasets.Data
         "nltk": importlib.metadata.version("nltk"),
         **reader.settings,
     }
-    modules = ("classification*", "brackets", "folds", "sentences", "tokenizer", "text")
+    modules = ("classification*", "brackets", "folds", "sentences", "tokenizer*", "text")
 
     import pyarrow as pa
 

@@ -35,7 +35,7 @@ class SourceData(Config):
     source: str = "sample"
     """Where the data is: a folder whose files name their splits (train.*, valid.* or dev.*, test.*, also within a name
     as in eng.testa, plain or .gz), `hub:org/name[:config]`, `hub:FOLDER` saved by `datasets`, `nltk:corpus[:prefix]`,
-    or `sample` (synthetic, embedded)."""
+    or `sample`, which needs no file: synthetic for ner and sentiment; for lm, the documentation that Python has."""
     train: str | None = None
     """A file to train on, instead of the one that `source` has."""
     valid: str | None = None
@@ -57,6 +57,10 @@ class SourceData(Config):
     def uncut(self) -> Self:
         """A copy that takes splits as the source has them: schemas that cut their own override it."""
         return self
+
+    def part(self, split: Split) -> str:
+        """What a split is called where a score is told; schemas that cut their own add how."""
+        return split
 
 
 def absolute_path(given: str) -> str:
@@ -87,7 +91,7 @@ class Nltk(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The embedded synthetic data."""
+    """Data that needs no file: synthetic, or for language models the documentation that ships with Python."""
 
 
 Source = Path | Hub | Nltk | Sample

@@ -140,7 +140,7 @@ def encode_stream(dataset: Dataset, tokenizer: Tokenizer, *, pretokenized: bool)
         "libraries": [importlib.metadata.version(name) for name in ("nltk", "tokenizers")],
     }
     found = cached(
-        fingerprint(code("stream", "sentences", "tokenizer"), settings),
+        fingerprint(code("stream", "sentences", "tokenizer*"), settings),
         schema=pa.schema([("ids", pa.list_(pa.int32()))]),
         build=partial(_build, dataset, tokenizer, pretokenized),
         kind="stream",

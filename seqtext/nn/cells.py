@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqtext.config import Config
+from seqtext.nn.wide_lstm import suits, wide_lstm
 
 State: TypeAlias = tuple[Tensor, ...]
 FUNCTIONS: dict[str, Any] = {
@@ -84,10 +85,7 @@ class Cell(nn.Module):
         kernel = self.kernel
         if not (self.training and self.weight_dropout):
             return kernel(x, start)
-        keep = 1.0 - self.weight_dropout
-        # Drawn by `rand`, which is five times faster on a CPU than dropout's own `bernoulli_`.
-        mask = torch.rand_like(kernel.weight_hh_l0).lt_(keep).div_(keep)
-        weights = [kernel.weight_ih_l0, kernel.weight_hh_l0 * mask, kernel.bias_ih_l0, kernel.bias_hh_l0]
+        weights = self._weights()
         data = x.data if isinstance(x, PackedSequence) else x
         if data.is_cuda:
             # cuDNN wants its weights in one piece, and otherwise copies them together at every call, with a warning.
@@ -112,6 +110,16 @@ class Cell(nn.Module):
         """x (B, D), state of (B, H) -> output (B, H), state."""
         states, state = self(x.unsqueeze(1), state)
         return states.squeeze(1), state
+
+    def _weights(self) -> list[Tensor]:
+        """The weights as the kernels take them; in training with entries of the recurrent matrix dropped."""
+        kernel = self.kernel
+        recurrent = kernel.weight_hh_l0
+        if self.training and self.weight_dropout:
+            keep = 1.0 - self.weight_dropout
+            # Drawn by `rand`, which is five times faster on a CPU than dropout's own `bernoulli_`.
+            recurrent = recurrent * torch.rand_like(recurrent).lt_(keep).div_(keep)
+        return [kernel.weight_ih_l0, recurrent, kernel.bias_ih_l0, kernel.bias_hh_l0]
 
     def _pack(self, state: State | None) -> Any:
         """Our tuple of (B, H) as the (1, B, H) that the kernel takes."""
@@ -161,6 +169,14 @@ class LSTM(Cell):
 
     def _unpack(self, end: Any) -> State:
         return tuple(part.squeeze(0) for part in end)
+
+    def _run(self, x: Tensor | PackedSequence, start: Any) -> tuple[Any, Any]:
+        if not isinstance(x, Tensor) or not suits(x, self.hidden_size):
+            return super()._run(x, start)
+        if start is None:
+            start = (x.new_zeros(1, x.size(0), self.hidden_size),) * 2
+        states, h, c = wide_lstm(x, (start[0][0], start[1][0]), self._weights())
+        return states, (h.unsqueeze(0), c.unsqueeze(0))
 
 
 class GRU(Cell):

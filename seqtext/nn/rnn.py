@@ -41,6 +41,8 @@ class Stack(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not hasattr(self, "cell"):  # this schema by itself, which names none
+            return self
         if self.cell not in CELLS:
             near = difflib.get_close_matches(self.cell, CELLS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -116,14 +116,15 @@ class Softmax(nn.Module):
         parts = []
         for part, chosen in zip(hidden.split(rows), targets.split(rows)):
             logits = product(part, weight, self.bias.to(weight.dtype)).float()
-            loss = logits.logsumexp(1) - logits.gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
-            parts.append(loss.masked_fill(chosen < 0, 0.0))
+            chances = logits.log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
+            parts.append(chances.neg().masked_fill(chosen < 0, 0.0))
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
         hidden, weight = _as_autocast(hidden, self.weight)
-        return nn.functional.linear(hidden, weight, self.bias.to(weight.dtype)).float().log_softmax(1)
+        linear = nn.functional.linear if torch.is_grad_enabled() else product  # `product` has no gradient
+        return linear(hidden, weight, self.bias.to(weight.dtype)).float().log_softmax(1)
 
 
 class Adaptive(nn.Module):

@@ -266,14 +266,14 @@ class Lm:
 
     def show(self, example: Line, prediction: LineScore) -> str:
         """The log-probability of the line in nats, a tab, and the line."""
-        return f"{-prediction.nll:.4f}\t{example.text}"
+        return f"{0.0 - prediction.nll:.4f}\t{example.text}"  # not -0.0
 
     def record(self, example: Line | Mapping[str, Any], prediction: LineScore) -> dict[str, Any]:
         text = example.text if isinstance(example, Line) else example["text"]
         scored = prediction.targets > 0
         return {
             "text": text,
-            "log_probability": -prediction.nll,
+            "log_probability": 0.0 - prediction.nll,
             "perplexity": prediction.perplexity if scored else None,
             "tokens": prediction.targets,
             "unknown": prediction.unknown,

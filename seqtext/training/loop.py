@@ -61,6 +61,8 @@ class Evaluated:
     scores: dict[str, float]
     best: bool
     best_score: float
+    goal: str
+    """The key of `scores` that tells what is best."""
     predictions: list[Any] = field(repr=False)
 
 
@@ -191,7 +193,8 @@ def fit(
             schedule.evaluated(score)
             average.evaluated(score, step=progress.step)
             assert progress.best is not None or score != score
-            yield Evaluated(progress.step, progress.epoch, scores, best, progress.best or 0.0, predictions)
+            told = (scores, best, progress.best or 0.0, task.goal.key)
+            yield Evaluated(progress.step, progress.epoch, *told, predictions)
             average.swap()
         yield EpochEnded(progress.step, progress.epoch, seconds, tokens, epoch_loss, rate, snapshot)
     for parameter in layers.all:  # whoever has the module next may train all of it

@@ -42,11 +42,24 @@ def with_tag(tag: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
     return change
 
 
+def with_label(label: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
+    def change(dataset: datasets.Dataset) -> datasets.Dataset:
+        rows = dataset.to_list()
+        rows[2]["label"] = label
+        return datasets.Dataset.from_list(rows)
+
+    return change
+
+
 UNSEEN_LABEL: dict[str, tuple[Callable[[datasets.Dataset], datasets.Dataset], str] | None] = {
     "lm": None,
     "ner": (
         with_tag("S-DRAGON"),
         "sentence 3: label 'S-DRAGON' was never seen in training; the labels of the training",
+    ),
+    "sentiment": (
+        with_label("so-so"),
+        "example 3: label 'so-so' was never seen in training; the labels of the training",
     ),
 }
 """How to put a label into a dataset that training never saw, and what `encode` says then; None for no labels."""
@@ -192,7 +205,7 @@ def without_dropout(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("clip", [0.0, 0.02])
 def test_gradients_accumulated_over_small_batches_are_those_of_a_large_one(trained: Trained, clip: float) -> None:
     task, data = trained.model.task, trained.splits["train"]
     if task.name in IN_ORDER:
@@ -211,7 +224,7 @@ def test_gradients_accumulated_over_small_batches_are_those_of_a_large_one(train
     assert sum(1 for _ in task.batches(encoded, tokens=100)) > 10
     norm = torch.stack([change.square().sum() for change in weights[0]]).sum().sqrt().item()
     # Clipped as one gradient, not batch by batch; and 0 does not clip.
-    assert norm == pytest.approx(clip, rel=1e-3) if clip else norm > 0.6
+    assert norm == pytest.approx(clip, rel=1e-3) if clip else norm > 0.025
     for one, other in zip(*weights):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 

@@ -215,6 +215,11 @@ def test_layers_are_unfrozen_from_the_last_down(average):
             before = now
     head, middle = ["output"], ["encoder", "output"]
     assert moving == scored == [head, head, middle, middle, [*LAYERS], [*LAYERS], [*LAYERS]]
+
+
+def test_a_module_whose_training_is_over_is_not_frozen():
+    module = layered()
+    list(training(Toy(), module, TrainConfig(epochs=1, unfreeze=1), train=points(4)))
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 

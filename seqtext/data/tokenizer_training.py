@@ -1,0 +1,151 @@
+"""What a tokenizer is trained by, and its training: entries counted, pieces learned by BPE or by the unigram model.
+
+The papers are named in `tokenizer`; the training of pieces is the `tokenizers` library's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+from seqtext.config import Config
+from seqtext.errors import DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+PAD, UNKNOWN = 0, 1
+"""Ids of `<pad>` and `<unk>` in every tokenizer."""
+SPECIALS = ("<pad>", "<unk>")
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class TokenizerConfig(Config):
+    """What a tokenizer's entries are, and which it keeps."""
+
+    unit: Literal["word", "char", "bpe", "unigram"] = "word"
+    """What one entry is: a word, a character, or a piece learned by BPE or by the unigram model."""
+    lowercase: bool = False
+    """Read everything lower-cased."""
+    fold_digits: bool = False
+    """Read every digit as 0."""
+    min_frequency: int = 1
+    """Leave out words or characters rarer than this; for BPE, pairs rarer than this are not merged."""
+    max_size: int | None = None
+    """Keep at most this many entries, the special ones included: the most frequent. Required for bpe and for unigram,
+    which keeps every character of its training text whatever the number."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> TokenizerConfig:
+        if self.min_frequency < 1:
+            raise ValueError(f"min_frequency must be at least 1, got {self.min_frequency}")
+        if self.max_size is not None and self.max_size <= len(SPECIALS):
+            raise ValueError(f"max_size must be at least {len(SPECIALS) + 1}, got {self.max_size}")
+        if self.unit in ("bpe", "unigram") and self.max_size is None:
+            raise ValueError(f"max_size must be given for the unit {self.unit!r}, for example 8000")
+        if self.unit == "unigram" and self.min_frequency != 1:
+            raise ValueError("min_frequency is not read for the unit 'unigram'; max_size alone decides")
+        return self
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates, which no encoding has, replaced; as long as before, so that offsets hold."""
+    return text if text.isascii() else SURROGATE.sub("\ufffd", text)
+
+
+def _normalisers(config: TokenizerConfig) -> list[Any]:
+    from tokenizers import Regex, normalizers
+
+    lowercase = [normalizers.Lowercase()] if config.lowercase else []
+    digits = [normalizers.Replace(Regex(r"\p{Nd}"), "0")] if config.fold_digits else []
+    return [*lowercase, *digits]
+
+
+def count_entries(counts: Mapping[str, int], config: TokenizerConfig, specials: list[str]) -> tokenizers.Tokenizer:
+    """A word-level or character tokenizer of the entries frequent enough."""
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+    steps = _normalisers(config)
+    normalise = normalizers.Sequence(steps).normalize_str
+    totals: Counter[str] = Counter()
+    for word, count in counts.items():
+        form = normalise(encodable(word))
+        for entry in form if config.unit == "char" else [form]:
+            totals[entry] += count
+    kept = [entry for entry, count in totals.items() if count >= config.min_frequency and entry not in ("", *specials)]
+    kept.sort(key=lambda entry: (-totals[entry], entry))
+    if config.max_size is not None:
+        kept = kept[: max(0, config.max_size - len(specials))]
+    vocabulary = {entry: id for id, entry in enumerate([*specials, *kept])}
+    library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIALS[UNKNOWN]))
+    library.add_special_tokens(specials)
+    if steps:
+        library.normalizer = normalizers.Sequence(steps)
+    if config.unit == "char":
+        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        library.decoder = decoders.Fuse()
+    else:
+        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return library
+
+
+def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[str]) -> tokenizers.Tokenizer:
+    """A BPE or unigram tokenizer; runs of space count as one, and punctuation is never merged with letters."""
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+    size = config.max_size or 0
+    trainer: Any
+    if config.unit == "bpe":
+        library = tokenizers.Tokenizer(models.BPE(unk_token=SPECIALS[UNKNOWN], fuse_unk=True))
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            min_frequency=config.min_frequency,
+            limit_alphabet=max(0, size - len(specials)),
+            initial_alphabet=["▁"],
+            special_tokens=specials,
+            show_progress=False,
+        )
+    else:
+        library = tokenizers.Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=size,
+            unk_token=SPECIALS[UNKNOWN],
+            initial_alphabet=["▁"],
+            special_tokens=specials,
+            show_progress=False,
+        )
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    library.normalizer = normalizers.Sequence([*spaces, *_normalisers(config)])
+    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    library.decoder = decoders.Metaspace()
+    library.train_from_iterator(texts, trainer)
+    if config.unit == "unigram":
+        _settle(library, specials)
+    return library
+
+
+def _settle(library: tokenizers.Tokenizer, specials: list[str]) -> None:
+    """Make a trained unigram model the same every time.
+
+    The library walks hash tables that are seeded anew in each process. So scores differ in the 11th decimal, and the
+    characters it adds, that every word can be written, get the lowest score and up in steps of 0.0001, whichever comes
+    first. Here these share the lowest score, the others are rounded, and ties are in alphabetical order.
+    """
+    from tokenizers import models
+
+    learned = json.loads(library.to_str())["model"]["vocab"]
+    if any(score is None for _, score in learned):  # JSON's null: not a number
+        raise DataError("there is no text to learn pieces from")
+    pieces = [(piece, score) for piece, score in learned if piece not in specials]
+    lowest = min(score for _, score in pieces)
+    added = lowest + 0.0001 * sum(len(piece) == 1 for piece, _ in pieces)
+    pieces = [(piece, round(lowest if len(piece) == 1 and score < added else score, 4)) for piece, score in pieces]
+    pieces.sort(key=lambda entry: (-entry[1], entry[0]))
+    library.model = models.Unigram([*((entry, 0.0) for entry in specials), *pieces], UNKNOWN, False)

@@ -1,0 +1,82 @@
+"""The commands with a language model: its perplexity on the way, what comes next, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import seqtext
+
+LINES = ["the cat sees the dog .", "the dog does n't see the cat .", "a cat and a dog do n't eat .", "the cat sleeps ."]
+SMALL = ["model.embedding_size=8", "model.encoder.hidden_size=8", "train.epochs=2", "train.batch_tokens=70"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a folder of text in it."""
+    (tmp_path / "mine").mkdir()
+    for split, count in (("train", 30), ("valid", 2)):
+        text = "".join(f"{line}\n" for line in LINES) * count
+        (tmp_path / "mine" / f"{split}.txt").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def made(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_train_says_the_perplexity_and_what_comes_next(cli, refused, folder):
+    words = ["train", "lm", *SMALL, "--data", "mine", "--device", "cpu"]
+    shown = cli(*words, "--out", "runs/seed-1")
+    reached = seqtext.load("runs/seed-1").run.meta["scores"]["valid"]["perplexity"]
+    assert shown.out == f"runs/seed-1: valid perplexity {reached:.2f}\n"
+    assert re.search(rf"^epoch 2  loss .*  valid perplexity {reached:.2f} \(best\)  left 0:00$", shown.err, re.M)
+    assert shown.err.endswith(
+        "next: seqtext generate runs/seed-1 --prompt TEXT\n      seqtext score runs/seed-1 FILE\n"
+    )
+    # Of several seeds the smallest perplexity is the minimum, not called the best.
+    lines = cli(*words, "--out", "runs", "--seeds", "2").lines
+    values = [seqtext.load(f"runs/seed-{seed}").run.meta["scores"]["valid"]["perplexity"] for seed in (1, 2)]
+    assert values[0] == reached != values[1]
+    assert lines[0] == "runs: seeds 1, 2"
+    assert re.fullmatch(
+        rf"valid perplexity: mean \d+\.\d\d, deviation \d+\.\d\d, minimum {min(values):.2f}, maximum {max(values):.2f}",
+        lines[1],
+    )
+
+    for flags, name in ((["--confidence"], "confidence"), (["--nbest", "2"], "nbest")):
+        told = refused("predict", "runs/seed-1", "--json", *flags)
+        assert told == f"runs/seed-1: a run of the task lm, which has no option {name}; its options: none"
+    assert refused("evaluate", "runs/seed-1", "--split", "valid", "--worst", "3") == (
+        "runs/seed-1: a run of the task lm, which has no list of errors"
+    )
+    [line, empty] = cli("predict", "runs/seed-1", stdin=b"the cat sleeps .\n\n").lines
+    [record, _] = [
+        json.loads(row) for row in cli("score", "runs/seed-1", "--json", stdin=b"the cat sleeps .\n\n").lines
+    ]
+    assert line == f"{record['log_probability']:.4f}\tthe cat sleeps ." and empty == "0.0000\t"
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("cat\n", [], "{mine} (train): a text of one token, line ends apart: a language model needs at least two"),
+        ("\n", [], "{mine}/train.txt: no text: it is empty or blank"),
+        (
+            "a cat\n",
+            ["data.tokenizer.unit=bpe"],
+            "{recipe}: 1 fault\n  data.tokenizer: max_size must be given for the ",
+        ),
+        ("a cat\n", ["data.window=0"], "{recipe}: 1 fault\n  data.window: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_text_that_does_not_do_is_told_and_makes_nothing(refused, folder, command, text, settings, message):
+    (folder / "mine" / "train.txt").write_text(text, encoding="utf-8")
+    before = made(folder)
+    told = refused(command, "lm", *settings, "--data", folder / "mine")
+    assert told.startswith(message.format(mine=folder / "mine", recipe=seqtext.shelf.find("lm")))
+    assert made(folder) == before
