@@ -26,22 +26,13 @@ LINES = ["Once upon a time,\tthere was 1 cat.", "It sat."]
 
 
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEQTEXT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def own_cache(cache_folder):
+    return cache_folder
 
 
 @pytest.fixture
-def put(tmp_path):
-    """Writes a file, and returns the path."""
-
-    def write(content: str | bytes, name: str = "train.txt") -> Path:
-        (tmp_path / "d").mkdir(exist_ok=True)
-        path = tmp_path / "d" / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
+def put(put):
+    return lambda content, name="train.txt": put(content, name)
 
 
 def lines(path: Path, **options):
