@@ -1,5 +1,6 @@
 """The README's own commands, run as they stand there, in an empty folder with a corpus and a letter in it."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from seqtext.data.corpus_sample import corpus_sample
 from seqtext.data.samples import ner_sample
+from seqtext.data.sentiment_sample import sentiment_sample
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,9 +22,9 @@ def blocks(language):
 
 
 def commands():
-    """What a reader would type, and what it prints; without the two scripts and what needs CoNLL-2003."""
+    """What a reader would type, and what it prints; without scripts and what needs a corpus that is not free."""
     for block in blocks("console"):
-        if "conll2003" in block or "scripts/" in block:
+        if any(name in block for name in ("conll2003", "--data sst", "--data ptb", "scripts/")):
             continue
         lines = block.splitlines()
         for i, line in enumerate(lines):
@@ -38,6 +41,16 @@ def home(tmp_path_factory):
         sentences = ner_sample(split, size=size)
         text = "\n".join("".join(f"{token} {tag}\n" for token, tag in zip(*sentence)) for sentence in sentences)
         (folder / "my-corpus" / f"{split}.conll").write_text(text, encoding="utf-8")
+    (folder / "my-reviews").mkdir()
+    for split, size in (("train", 300), ("valid", 60), ("test", 60)):
+        reviews = "".join(f'"{text}",{label}\n' for text, label in sentiment_sample(split, size=size))
+        (folder / "my-reviews" / f"{split}.csv").write_text("review,stars\n" + reviews, encoding="utf-8")
+        if split == "train":
+            (folder / "reviews.csv").write_text("text,label\n" + reviews, encoding="utf-8")
+    (folder / "my-text").mkdir()
+    for split in ("train", "valid", "test"):
+        text = list(corpus_sample(split))[:60]
+        (folder / "my-text" / f"{split}.txt").write_text("\n".join(text), encoding="utf-8")
     (folder / "letters.txt").write_text("Dear Angela,\n\ngreetings from Paris .\n", encoding="utf-8")
     return folder
 
@@ -53,13 +66,15 @@ def run(command, home):
 @pytest.mark.slow
 def test_the_commands_run_and_print_what_the_readme_shows(home):
     typed = list(commands())
-    assert len(typed) >= 6
+    assert len(typed) >= 15
     for command, shown in typed:
         result = run(command, home)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
         if shown:
             assert result.stdout.splitlines() == shown, command
-    assert len((home / "entities.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    for name, count in (("entities.jsonl", 3), ("moods.jsonl", 1), ("story.txt", 1), ("scores.jsonl", 1)):
+        assert len((home / name).read_text(encoding="utf-8").splitlines()) == count, name
+    assert json.loads((home / "moods.jsonl").read_text())["label"] in ("negative", "positive")
 
 
 @pytest.mark.slow
