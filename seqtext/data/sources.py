@@ -35,7 +35,7 @@ class SourceData(Config):
     source: str = "sample"
     """Where the data is: a folder whose files name their splits (train.*, valid.* or dev.*, test.*, also within a name
     as in eng.testa, plain or .gz), `hub:org/name[:config]`, `hub:FOLDER` saved by `datasets`, `nltk:corpus[:prefix]`,
-    or `sample`, which needs no file: synthetic for ner and sentiment; for lm, the documentation that Python has."""
+    or `sample`, which needs no file: synthetic, but for lm, which has the documentation that Python brings."""
     train: str | None = None
     """A file to train on, instead of the one that `source` has."""
     valid: str | None = None

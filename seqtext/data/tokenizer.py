@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from seqtext.data.tokenizer_training import (
+    BYTES,
     PAD,
     SPECIALS,
     UNKNOWN,
@@ -44,7 +45,8 @@ class Encoding(NamedTuple):
     tokens: list[str]
     """The entries themselves: normalised, and `<unk>` for what is unknown."""
     offsets: list[tuple[int, int]]
-    """(start, end) in characters. A "▁" that stands only for a space is empty."""
+    """(start, end) in characters. A "▁" that stands only for a space is empty. Of a character written as bytes, the
+    first byte stands for all of it, and the others are empty."""
 
 
 class Tokenizer:
@@ -169,7 +171,11 @@ class Tokenizer:
         return encodings
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids: words joined by spaces, characters and pieces by nothing. Only `<unk>` shows of specials."""
+        """The text of ids: words joined by spaces, characters and pieces by nothing. Only `<unk>` shows of specials.
+
+        With `byte_fallback`, the text that `encode` was given, but for runs of space, of which "▁" (U+2581) is one, and
+        for what the settings fold; bytes that are no UTF-8 show as U+FFFD each.
+        """
         shown = [int(entry) for entry in ids if int(entry) not in self._silent]
         return self._library.decode(shown, skip_special_tokens=False)
 
@@ -282,9 +288,20 @@ def _treebank() -> Any:
 
 
 def _trim(text: str, tokens: list[str], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Offsets of pieces without the space that "▁" stands for."""
+    """Offsets of pieces without the space that "▁" stands for, and of each byte."""
     trimmed = []
+    point, run = 0, None
     for token, (start, end) in zip(tokens, offsets):
+        if (byte := BYTES.get(token)) is not None:
+            # The library gives every byte the place of its character, or of all the characters written as bytes.
+            point, run = point if run == (start, end) else start, (start, end)
+            first = point
+            if byte & 0b1100_0000 != 0b1000_0000:  # begins a character
+                point = min(point + 1, end)
+            # Python's spaces are a few more than the library's, and those are trimmed everywhere.
+            trimmed.append((point if text[first:point].isspace() else first, point))
+            continue
+        run = None
         while start < end and text[start].isspace():
             start += 1
         # The library gives the "▁" put before a text the place of the text's first character.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PAD, UNKNOWN = 0, 1
 """Ids of `<pad>` and `<unk>` in every tokenizer."""
 SPECIALS = ("<pad>", "<unk>")
+BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
+"""The entries that bytes are written as, and the bytes."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,13 +41,20 @@ class TokenizerConfig(Config):
     max_size: int | None = None
     """Keep at most this many entries, the special ones included: the most frequent. Required for bpe and for unigram,
     which keeps every character of its training text whatever the number."""
+    byte_fallback: bool = False
+    """For bpe and unigram: write a character that has no entry as its UTF-8 bytes, <0x00> to <0xFF>, so that no text is
+    unknown and decoding gives any text back. The 256 entries count towards max_size."""
 
     @model_validator(mode="after")
     def _sensible(self) -> TokenizerConfig:
         if self.min_frequency < 1:
             raise ValueError(f"min_frequency must be at least 1, got {self.min_frequency}")
-        if self.max_size is not None and self.max_size <= len(SPECIALS):
-            raise ValueError(f"max_size must be at least {len(SPECIALS) + 1}, got {self.max_size}")
+        if self.byte_fallback and self.unit not in ("bpe", "unigram"):
+            raise ValueError(f"byte_fallback is read for the units 'bpe' and 'unigram' only, and unit is {self.unit!r}")
+        fewest = len(SPECIALS) + (len(BYTES) if self.byte_fallback else 0) + 1
+        if self.max_size is not None and self.max_size < fewest:
+            why = f" with byte_fallback, which takes {len(BYTES)}" if self.byte_fallback else ""
+            raise ValueError(f"max_size must be at least {fewest}{why}, got {self.max_size}")
         if self.unit in ("bpe", "unigram") and self.max_size is None:
             raise ValueError(f"max_size must be given for the unit {self.unit!r}, for example 8000")
         if self.unit == "unigram" and self.min_frequency != 1:
@@ -96,18 +105,21 @@ def count_entries(counts: Mapping[str, int], config: TokenizerConfig, specials: 
 
 
 def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[str]) -> tokenizers.Tokenizer:
-    """A BPE or unigram tokenizer; runs of space count as one, and punctuation is never merged with letters."""
+    """A BPE or unigram tokenizer; runs of space count as one, and punctuation is never merged with letters.
+
+    So no text is ever read as the entry of a byte: what a user types as <0x41> is cut at < and >.
+    """
     import tokenizers
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-    size = config.max_size or 0
+    size = (config.max_size or 0) - (len(BYTES) if config.byte_fallback else 0)
     trainer: Any
     if config.unit == "bpe":
         library = tokenizers.Tokenizer(models.BPE(unk_token=SPECIALS[UNKNOWN], fuse_unk=True))
         trainer = trainers.BpeTrainer(
             vocab_size=size,
             min_frequency=config.min_frequency,
-            limit_alphabet=max(0, size - len(specials)),
+            limit_alphabet=max(int(config.byte_fallback), size - len(specials)),  # the "▁" has no bytes
             initial_alphabet=["▁"],
             special_tokens=specials,
             show_progress=False,
@@ -127,11 +139,32 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
     library.decoder = decoders.Metaspace()
     library.train_from_iterator(texts, trainer)
     if config.unit == "unigram":
-        _settle(library, specials)
+        _settle(library, specials, byte_fallback=config.byte_fallback)
+    elif config.byte_fallback:
+        _add_bytes(library, specials)
+    if config.byte_fallback:
+        # In this order, for the bytes of "▁" are no space.
+        library.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback(), decoders.Fuse()])
     return library
 
 
-def _settle(library: tokenizers.Tokenizer, specials: list[str]) -> None:
+def _add_bytes(library: tokenizers.Tokenizer, specials: list[str]) -> None:
+    """Give a trained BPE model the entries of bytes, after the special ones."""
+    from tokenizers import models
+
+    model = json.loads(library.to_str())["model"]
+    learned = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    entries = [*specials, *BYTES, *(entry for entry in learned if entry not in specials)]
+    library.model = models.BPE(
+        {entry: id for id, entry in enumerate(entries)},
+        [tuple(pair) for pair in model["merges"]],
+        unk_token=SPECIALS[UNKNOWN],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+
+
+def _settle(library: tokenizers.Tokenizer, specials: list[str], *, byte_fallback: bool) -> None:
     """Make a trained unigram model the same every time.
 
     The library walks hash tables that are seeded anew in each process. So scores differ in the 11th decimal, and the
@@ -148,4 +181,5 @@ def _settle(library: tokenizers.Tokenizer, specials: list[str]) -> None:
     added = lowest + 0.0001 * sum(len(piece) == 1 for piece, _ in pieces)
     pieces = [(piece, round(lowest if len(piece) == 1 and score < added else score, 4)) for piece, score in pieces]
     pieces.sort(key=lambda entry: (-entry[1], entry[0]))
-    library.model = models.Unigram([*((entry, 0.0) for entry in specials), *pieces], UNKNOWN, False)
+    fixed = [*specials, *(BYTES if byte_fallback else ())]
+    library.model = models.Unigram([*((entry, 0.0) for entry in fixed), *pieces], UNKNOWN, byte_fallback)

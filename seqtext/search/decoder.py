@@ -56,6 +56,27 @@ def select(state: Any, rows: Tensor) -> Any:
     raise TypeError(f"a state of {type(state).__name__}: expected tensors, None, and tuples or lists of these")
 
 
+def rows_of(memory: Any) -> int | None:
+    """B, the rows of a memory's tensors; None where there is no tensor."""
+    if isinstance(memory, Tensor):
+        return memory.size(0)
+    parts = memory if isinstance(memory, (tuple, list)) else ()
+    return next((rows for rows in map(rows_of, parts) if rows is not None), None)
+
+
+def select_memory(memory: Any, rows: Tensor, count: int) -> Any:
+    """The memory, of B rows, for the hypotheses `rows` (M,), in order, of `count`, a multiple of B.
+
+    A row of it serves several as before where all sources keep as many; otherwise each hypothesis gets its own.
+    """
+    size = rows_of(memory)
+    if size is None or not len(rows):
+        return select(memory, rows)
+    sources = torch.div(rows, count // size, rounding_mode="floor")
+    kept, counts = sources.unique_consecutive(return_counts=True)
+    return select(memory, kept if bool((counts == counts[0]).all()) else sources)
+
+
 def forbid(scores: Tensor, tokens: Tensor) -> None:
     """Take `tokens` (K,) out of scores (N, V), in place."""
     if len(tokens):

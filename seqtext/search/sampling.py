@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqtext.errors import InputError
-from seqtext.search.decoder import Decoder, forbid, select, widened
+from seqtext.search.decoder import Decoder, forbid, select_memory, widened
 
 COLDEST, HOTTEST = 1e-30, 1e30
 """Temperatures beyond act as these, at which float32 has the most probable token alone, or all tokens the same."""
@@ -111,14 +111,16 @@ class Sampler:
         last_tokens: Tensor,
         *,
         settings: Sampling,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         forbidden: Sequence[int] = (),
         memory: Any = None,
     ) -> None:
-        """A state of N rows, the last token (N,) of each, which the state has not read; a memory of N rows or None.
+        """A state of N rows, the last token (N,) of each, which the state has not read; a memory of B rows or None.
 
-        `generator` is one of the CPU, whatever the device, so that the same seed draws the same on all of them; None
-        is torch's own.
+        For n samples of each source, N is n * B, and those of one source stand together.
+
+        `generator` is one of the CPU, whatever the device, so that the same seed draws the same on all of them, or one
+        for each row; None is torch's own.
         """
         self.decoder, self.state, self.tokens, self.memory = decoder, state, last_tokens, memory
         self.settings, self.generator = settings, generator
@@ -135,11 +137,17 @@ class Sampler:
         forbid(logits, self.forbidden)
         points = None
         if not self.settings.greedy:
-            # One for every row there was, that no row's draws depend on when others end.
-            drawn = torch.rand(self.count, generator=self.generator, dtype=torch.float64)
-            points = drawn[self.rows].to(logits.device)
+            points = self._points().to(logits.device)
         self.tokens = choose(logits, self.settings, points)
         return Draw(self.rows, self.tokens, logits.gather(1, self.tokens.unsqueeze(1)).squeeze(1) - total)
+
+    def _points(self) -> Tensor:
+        """(n,) in [0, 1): the draws of the rows left."""
+        if isinstance(self.generator, Sequence):
+            drawn = [torch.rand(1, generator=self.generator[row], dtype=torch.float64) for row in self.rows]
+            return torch.cat(drawn)
+        # One for every row there was, that no row's draws depend on when others end.
+        return torch.rand(self.count, generator=self.generator, dtype=torch.float64)[self.rows]
 
     @torch.inference_mode()
     def end(self, rows: Iterable[int]) -> None:
@@ -148,11 +156,11 @@ class Sampler:
         kept = [place for place, row in enumerate(self.rows) if row not in ended]
         if len(kept) == len(self.rows):
             return
-        self.rows = [self.rows[place] for place in kept]
+        count, self.rows = len(self.rows), [self.rows[place] for place in kept]
         places = torch.tensor(kept, dtype=torch.int64, device=self.tokens.device)
         self.tokens = self.tokens[places]
         self.state = self.decoder.reorder(self.state, places)
-        self.memory = select(self.memory, places)
+        self.memory = select_memory(self.memory, places, count)
 
 
 def sample(
@@ -169,7 +177,8 @@ def sample(
 ) -> Iterator[Tensor]:
     """The next tokens (N,) of N rows, step by step as they are drawn; -1 for a row that has ended.
 
-    A row ends with the first of the `stop` tokens, which is given out too, or after `max_tokens`.
+    A row ends with the first of the `stop` tokens, which is given out too, or after `max_tokens`. The state, the last
+    tokens and the memory are those of `Sampler`.
     """
     sampler = Sampler(
         decoder, state, last_tokens, settings=settings, generator=generator, forbidden=forbidden, memory=memory

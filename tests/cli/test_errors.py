@@ -240,8 +240,8 @@ def test_an_interruption_before_training_begins_says_nothing_and_makes_nothing(f
     command = [sys.executable, "-m", "seqtext", "train", "recipe.toml"]
     process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
     with (folder / "recipe.toml").open("w"):
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        process.send_signal(signal.SIGINT)  # and close: a signal just before read() would wait for it to return
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "")
     assert made(folder) == ["recipe.toml"]
 

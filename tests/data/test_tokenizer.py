@@ -137,6 +137,52 @@ def test_training_gives_the_same_file_in_another_process(tmp_path, unit):
     assert there.read_text() == (tmp_path / "here.json").read_text()
 
 
+BYTES_SIZE = {"bpe": 376, "unigram": 346}
+BYTEWISE = {
+    unit: Tokenizer.train(TEXTS, TokenizerConfig(unit=unit, max_size=size, byte_fallback=True), specials=["</s>"])
+    for unit, size in BYTES_SIZE.items()
+}
+TYPED = st.sampled_from(
+    ["<0x41>", "</s>", "<unk>", "house", " ", "▁", "🙂", "👩‍👩‍👧", "漢字", "a\u0301", "\0", "\x1c", "\ufffd", "x"]
+)
+ANY = st.lists(st.one_of(st.text(max_size=6), TYPED), max_size=8).map("".join)
+
+
+@pytest.mark.parametrize("unit", BYTES_SIZE)
+@given(text=ANY)
+def test_with_bytes_no_text_is_unknown_and_any_text_comes_back(unit, text):
+    made = BYTEWISE[unit]
+    ids, tokens, offsets = made.encode(text)
+    assert not {0, 1, 2} & set(ids) and made.encode_flat([text])[0].tolist() == ids
+    assert made.decode(ids).split() == text.replace("▁", " ").split()
+    assert all(0 <= start <= end <= len(text) for start, end in offsets)
+    assert all(before[1] <= after[0] for before, after in pairwise(offsets))
+    parts = [text[start:end] for start, end in offsets]
+    spaceless = "".join(text.replace("▁", " ").split())
+    assert "".join("".join(parts).replace("▁", " ").split()) == spaceless  # each character once
+    for token, part in zip(tokens, parts):
+        if re.fullmatch("<0x..>", token):  # the first byte of a character stands for it
+            rest = token[3] in "89AB" or token in ("<0x1C>", "<0x1D>", "<0x1E>", "<0x1F>")  # or a space to Python
+            assert part == "" if rest else part.encode()[0] == int(token[3:5], 16)
+
+
+@pytest.mark.parametrize("unit", BYTES_SIZE)
+def test_bytes_are_entries_after_the_special_ones_and_are_saved(tmp_path, unit):
+    made = BYTEWISE[unit]
+    assert entries(made)[:259] == ["<pad>", "<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    assert made.size <= BYTES_SIZE[unit] and made.unit == unit
+    # What has an entry is encoded as it would be without bytes, in a model that has as many other entries.
+    plain = Tokenizer.train(TEXTS, TokenizerConfig(unit=unit, max_size=BYTES_SIZE[unit] - 256), specials=["</s>"])
+    for text in TEXTS:
+        assert made.encode(text)[1:] == plain.encode(text)[1:]
+    made.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.encode("漢 x") == made.encode("漢 x") and loaded.decode(made.encode("漢 x").ids) == "漢 x"
+    # Half of a character that a model might write, and a piece after it.
+    halves = [made.id("▁"), made.id("<0xE6>"), made.id("<0xBC>"), made.id("e")]
+    assert made.decode(halves) == "\ufffd\ufffde"
+
+
 def test_pieces_keep_to_the_size_and_never_mix_punctuation_with_letters():
     assert MADE["bpe"].size <= 120
     assert make("bpe", min_frequency=2).size < MADE["bpe"].size
@@ -176,6 +222,11 @@ def test_a_tokenizer_of_another_unit_says_so():
         ({"unit": "unigram", "max_size": 50, "min_frequency": 2}, "min_frequency is not read for the unit 'unigram'"),
         ({"max_size": 2}, "max_size must be at least 3, got 2"),
         ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
+        ({"byte_fallback": True}, "byte_fallback is read for the units 'bpe' and 'unigram' only, and unit is 'word'"),
+        (
+            {"unit": "bpe", "max_size": 258, "byte_fallback": True},
+            "max_size must be at least 259 with byte_fallback, which takes 256, got 258",
+        ),
         ({"unit": "words"}, "unit: expected 'word', 'char', 'bpe' or 'unigram', got 'words'"),
     ],
 )

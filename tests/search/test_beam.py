@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from functools import cache, partial
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqtext.errors import InputError
+from seqtext.search.attending import coverage_penalty
 from seqtext.search.beam import Beam, beam_search
 from seqtext.search.sampling import Sampling, sample
 from tests.reference.exhaustive import Rules, exhaustive, plain_beam
-from tests.search.toy import Toy
+from tests.search.toy import AttendingToy, Toy
 
 EOS, START = 1, 0
 
@@ -25,69 +28,81 @@ def penalty(beam):
     return lambda n: (5 + n) ** beam.alpha / (5 + 1) ** beam.alpha
 
 
-def chances_of(toy, memory=None):
-    return lambda tokens: toy.log_probabilities([START, *tokens], memory).tolist()
-
-
 def search(toy, beam, *, rows=1, memory=None, **options):
     first = torch.full((rows,), START)
     return beam_search(toy, toy.start(memory), first, settings=beam, eos=EOS, memory=memory, **options)
 
 
-def same(found, expected):
-    """Whether hypotheses are these candidates, ties in any order."""
+def same(found, expected, looks):
+    """Whether hypotheses are these candidates, ties in any order, with their attention."""
     assert [h.score for h in found] == pytest.approx([c.score for c in expected[: len(found)]], abs=1e-9)
     scores = {(c.tokens, c.ended): c for c in expected}
     for h in found:
         twin = scores[tuple(h.tokens), h.ended]
         assert (h.score, h.log_probability) == pytest.approx((twin.score, twin.log_probability), abs=1e-9)
+        rows = [looks(twin.tokens[:step]) for step in range(len(h.tokens) + h.ended)]
+        assert h.attention.tolist() == [pytest.approx(row) for row in rows]
+        assert h.alignment == [row.index(max(row)) for row in rows[: len(h.tokens)]]
 
 
-SEARCHES = st.fixed_dictionaries(
-    {
-        "seed": st.integers(0, 10_000),
-        "size": st.integers(3, 4),
-        "scale": st.sampled_from([0.3, 1.0, 2.0]),
-        "max_length": st.sampled_from([1, 2, 3, 4, 4, 4]),
-        "min_length": st.integers(0, 3),
-        "forbidden": st.sampled_from([(), (0,)]),
-        "block": st.sampled_from([None, 1, 2, 3]),
-        "alpha": st.sampled_from([0.0, 0.6, 1.0, 2.5]),
-        "length_penalty": st.sampled_from(["average", "wu"]),
+def options_of(seed):
+    """Some of all options; drawn evenly, so that most searches are not small ones."""
+    pick = random.Random(seed).choice
+    return {
+        "seed": seed,
+        "size": pick([3, 4]),
+        "scale": pick([0.3, 1.0, 2.0]),
+        "max_length": pick([1, 2, 3, 4, 4, 4, 4, 4]),
+        "min_length": pick([0, 0, 1, 2, 3]),
+        "forbidden": pick([(), (), (), (), (0,), (0, 2)]),
+        "block": pick([None, None, 1, 2, 3]),
+        "alpha": pick([0.0, 0.6, 1.0, 2.5]),
+        "length_penalty": pick(["average", "wu"]),
+        "beta": pick([0.0, 0.2, 2.0]),
+        "prefix": pick([(), (), (), (), (0,), (2,), (2, 2), (2, 0, 2), (0, 0, 0, 0)]),
     }
-)
+
+
+SEARCHES = st.integers(0, 1_000_000).map(options_of)
 
 
 def case(found):
-    toy = Toy(found["size"], seed=found["seed"], scale=found["scale"])
+    toy = AttendingToy(found["size"], seed=found["seed"], scale=found["scale"])
+    memory = toy.source([3], seed=found["seed"])
     least = min(found["min_length"], found["max_length"] - 1)
+    prefix = found["prefix"][: found["max_length"]]
     shared = {"max_length": found["max_length"], "min_length": least, "forbidden": found["forbidden"]}
     options = {key: found[key] for key in ("alpha", "length_penalty")} | {"block_ngrams": found["block"]}
-    rules = Rules(EOS, block=found["block"], penalty=penalty(Beam(**options)), **shared)
-    return toy, shared, options, rules
-
-
-@settings(max_examples=300)
-@given(SEARCHES, st.integers(1, 300))
-def test_a_beam_that_holds_everything_is_exhaustive_search(found, nbest):
-    toy, shared, options, rules = case(found)
-    expected = exhaustive(chances_of(toy), rules)
-    width = found["size"] ** found["max_length"]
-    beam = Beam(size=width, nbest=min(nbest, width), **options)
-    [hypotheses] = search(toy, beam, **shared)
-    assert len(hypotheses) == min(beam.nbest, len(expected))
-    same(hypotheses, expected)
+    chances = cache(lambda tokens: toy.log_probabilities([START, *tokens], memory).tolist())
+    looks = cache(lambda tokens: toy.look([START, *tokens], memory).tolist())
+    length = penalty(Beam(**options))
+    rules = Rules(EOS, block=found["block"], penalty=length, prefix=prefix, beta=found["beta"], looks=looks, **shared)
+    given = {"prefix": torch.tensor([[*prefix, -1]])} if prefix else {}
+    run = partial(search, toy, memory=memory, align=True, attention=True, **given, **shared)
+    return run, chances, rules, options | {"coverage_penalty": found["beta"]}
 
 
 @settings(max_examples=400)
-@given(SEARCHES, st.integers(1, 4), st.integers(1, 4))
-def test_stopping_early_loses_nothing_that_the_beam_would_have_found(found, size, nbest):
-    toy, shared, options, rules = case(found)
-    beam = Beam(size=size, nbest=min(size, nbest), **options)
-    [hypotheses] = search(toy, beam, **shared)
-    expected = plain_beam(chances_of(toy), rules, size)
-    assert len(hypotheses) == min(beam.nbest, len(expected))
-    same(hypotheses, expected)
+@given(SEARCHES, st.integers(1, 300))
+def test_a_beam_that_holds_everything_is_exhaustive_search(found, nbest):
+    run, chances, rules, options = case(found)
+    expected = exhaustive(chances, rules)
+    width = found["size"] ** found["max_length"]
+    beam = Beam(size=width, nbest=min(nbest, width), **options)
+    [hypotheses] = run(beam)
+    assert len(hypotheses) == min(beam.nbest, len(expected)) > 0
+    same(hypotheses, expected, rules.looks)
+
+
+@settings(max_examples=600)
+@given(SEARCHES, st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_stopping_in_time_loses_nothing_that_the_beam_would_have_found(found, size, nbest, early):
+    run, chances, rules, options = case(found)
+    beam = Beam(size=size, nbest=min(size, nbest), early=early, **options)
+    [hypotheses] = run(beam)
+    expected = plain_beam(chances, rules, size, early=early)
+    assert len(hypotheses) == min(beam.nbest, len(expected)) > 0
+    same(hypotheses, expected, rules.looks)
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 1.0, "early": True}, {"alpha": 2.0, "early": True}])
@@ -108,24 +123,43 @@ def test_a_beam_of_one_is_greedy_search(options):
         assert toy.batches == [sum(n > step for n in lengths) for step in range(max(lengths))]  # each stops in time
 
 
-@pytest.mark.parametrize("options", [{}, {"alpha": 1.0}, {"alpha": 1.0, "early": True, "block_ngrams": 2}])
-def test_sentences_together_are_found_as_alone_and_leave_when_done(options):
-    toy = Toy(12, seed=7, scale=0.8)
-    memory = toy.memory(9)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"alpha": 1.0},
+        {"alpha": 1.0, "early": True, "block_ngrams": 2},
+        {"alpha": 0.5, "coverage_penalty": 0.5, "early": True},
+    ],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_sentences_together_are_found_as_alone_and_leave_when_done(options, begun):
+    toy = AttendingToy(12, seed=7, scale=0.8)
+    memory = toy.source([4, 9, 1, 3, 6, 2, 9, 5, 7])
     longest = torch.tensor([3, 14, 6, 9, 1, 12, 5, 8, 20])
     least = torch.tensor([0, 3, 0, 5, 0, 2, 4, 0, 1])
+    prefix = torch.full((9, 5), -1)
+    for row, words in enumerate([[3], [4, 4, 4, 4], [], [5, 6], [2], [], [9, 3, 9, 3, 9], [], [8]] if begun else []):
+        prefix[row, : len(words)] = torch.tensor(words)
     beam = Beam(size=4, nbest=3, **options)
-    together = search(toy, beam, rows=9, memory=memory, max_length=longest, min_length=least)
+    shared = {"align": True, "attention": True}
+    together = search(toy, beam, rows=9, memory=memory, max_length=longest, min_length=least, prefix=prefix, **shared)
     assert toy.batches[0] == 9 and toy.batches[1:] == sorted(toy.batches[1:], reverse=True)
     sizes, steps = list(toy.batches), []
     for row, found in enumerate(together):
         toy.batches.clear()
-        alone = (memory[0][row : row + 1],)
-        [expected] = search(toy, beam, memory=alone, max_length=int(longest[row]), min_length=int(least[row]))
+        lengths = {"max_length": int(longest[row]), "min_length": int(least[row])}
+        words = prefix[row][prefix[row] >= 0]
+        [expected] = search(toy, beam, memory=memory.row(row), prefix=words.unsqueeze(0), **lengths, **shared)
         steps.append(len(toy.batches))
-        assert [h[0] for h in found] == [h[0] for h in expected]
+        assert [(h.tokens, h.alignment) for h in found] == [(h.tokens, h.alignment) for h in expected]
         assert [h[1:3] for h in found] == [pytest.approx(h[1:3]) for h in expected]
         assert all(int(least[row]) <= len(h.tokens) and len(h.tokens) + h.ended <= longest[row] for h in found)
+        assert all(h.tokens[: len(words)] == words.tolist() for h in found)
+        for h, twin in zip(found, expected):
+            torch.testing.assert_close(h.attention, twin.attention)
+        # As long as there is one way to go on, one row goes it.
+        assert toy.batches == ([1] * (len(words) + 1) + [4] * 20)[: len(toy.batches)]
     assert sizes == [4 * sum(n > step for n in steps) if step else 9 for step in range(len(sizes))]
     assert len(set(steps)) > 3
 
@@ -145,13 +179,66 @@ def test_blocked_sequences_do_not_occur_and_without_the_block_they_do():
         assert [repeats(h.tokens, n) for h in blocked] == [0] * len(blocked)
 
 
-def test_a_model_that_leaves_nothing_to_say_has_no_hypothesis():
+def test_where_nothing_can_go_on_the_best_so_far_is_cut():
     toy = Toy(3)
-    [found] = search(toy, Beam(size=2, nbest=2), max_length=5, min_length=2, forbidden=(0, 2))
-    assert found == []
+    [found] = search(toy, Beam(size=2, nbest=2, alpha=1.0), max_length=5, min_length=2, forbidden=(0, 2))
+    assert [h[:4] for h in found] == [([], 0.0, 0.0, False)]
     [found] = search(toy, Beam(size=2, nbest=2), max_length=5, forbidden=(0, 2))
     assert [(h.tokens, h.ended) for h in found] == [([], True)]
     assert found[0].log_probability == pytest.approx(toy.log_probabilities([START])[EOS].item())
+    # Each of two tokens once, and no end before the fourth.
+    [found] = search(toy, Beam(size=2, nbest=2, block_ngrams=1), max_length=9, min_length=4)
+    assert sorted(h.tokens for h in found) == [[0, 2], [2, 0]] and not any(h.ended for h in found)
+    assert found[0].score == found[0].log_probability > found[1].score
+
+
+class Blind(AttendingToy):
+    """One that nobody may ask where it looks."""
+
+    def attention(self, state):
+        raise AssertionError("asked for attention")
+
+
+def test_attention_is_looked_at_only_if_needed():
+    toy = Blind(5)
+    memory = toy.source([3, 2])
+    [[plain], _] = search(toy, Beam(alpha=1.0), rows=2, memory=memory, max_length=5)
+    assert plain.alignment is None and plain.attention is None
+    for options, wanted in ({"coverage_penalty": 0.1}, {}), ({}, {"align": True}), ({}, {"attention": True}):
+        with pytest.raises(AssertionError, match="asked for attention"):
+            search(toy, Beam(**options), rows=2, memory=memory, max_length=5, **wanted)
+
+
+class Unseeing(AttendingToy):
+    """Has the method, and nothing to tell."""
+
+    def attention(self, state):
+        return None
+
+
+@pytest.mark.parametrize("kind", [Toy, Unseeing])
+def test_a_model_without_attention_is_told(kind):
+    toy = kind(3)
+    memory = toy.memory(1) if kind is Toy else toy.source([2])
+    with pytest.raises(InputError) as caught:
+        search(toy, Beam(coverage_penalty=0.1), memory=memory, max_length=5)
+    wanted = "a coverage penalty, alignments and attention weights need a model with attention; this has none"
+    assert str(caught.value) == wanted
+
+
+def test_a_source_token_without_any_attention_costs_much_and_not_everything():
+    covered = torch.tensor([[0.0, 1.5, 0.5], [0.25, 0.0, 9.0]])
+    real = torch.tensor([[True, True, True], [True, False, False]])
+    least = math.log(torch.finfo(torch.float32).tiny)
+    assert coverage_penalty(covered, real).tolist() == pytest.approx([least + math.log(0.5), math.log(0.25)])
+
+
+def test_a_model_that_gives_no_numbers_is_told():
+    toy = Toy(3)
+    toy.output[1] = math.nan
+    for size in (1, 3):
+        with pytest.raises(InputError, match=r"the model's scores are not numbers \(NaN\): its training must have"):
+            search(toy, Beam(size=size), max_length=5)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +250,8 @@ def test_a_model_that_leaves_nothing_to_say_has_no_hypothesis():
         ({"length_penalty": "gnmt"}, "--length-penalty gnmt: expected average or wu"),
         ({"alpha": -1.0}, "--alpha -1: expected a number, 0 or more"),
         ({"alpha": math.nan}, "--alpha nan: expected a number, 0 or more"),
+        ({"coverage_penalty": -0.5}, "--coverage-penalty -0.5: expected a number, 0 or more"),
+        ({"coverage_penalty": math.inf}, "--coverage-penalty inf: expected a number, 0 or more"),
         ({"block_ngrams": 0}, "--block-ngrams 0: expected a whole number, 1 or more"),
     ],
 )
@@ -176,3 +265,17 @@ def test_settings_out_of_range_are_told_with_what_is_allowed(options, message):
 def test_lengths_that_leave_no_sequence_are_refused(lengths):
     with pytest.raises(ValueError, match="expected a max_length of 1 or more and a min_length below it"):
         search(Toy(3), Beam(), **lengths)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ([2, -1, 2], "expected prefixes of tokens below 3 but 1, the <eos>, with -1 behind their ends"),
+        ([2, EOS, -1], "expected prefixes of tokens below 3 but 1, the <eos>"),
+        ([3, -1, -1], "expected prefixes of tokens below 3 but 1, the <eos>"),
+        ([2, 2, 2], "expected prefixes no longer than the max_length"),
+    ],
+)
+def test_prefixes_that_cannot_begin_a_hypothesis_are_refused(prefix, message):
+    with pytest.raises(ValueError, match=message):
+        search(Toy(3), Beam(), max_length=2, prefix=torch.tensor([prefix]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqtext.search.decoder import select
+from seqtext.search.decoder import rows_of, select, select_memory
 
 
 class Named(NamedTuple):
@@ -29,3 +29,17 @@ def test_rows_of_a_nested_state_are_picked_wherever_they_stand():
 def test_what_is_no_state_is_refused():
     with pytest.raises(TypeError, match="a state of dict: expected tensors, None, and tuples or lists of these"):
         select((torch.zeros(1), {}), torch.tensor([0]))
+
+
+def test_a_memory_follows_the_hypotheses_that_are_left():
+    memory = (None, [torch.tensor([10, 11, 12])])
+
+    def left(rows):
+        return select_memory(memory, torch.tensor(rows, dtype=torch.int64), 6)[1][0].tolist()
+
+    assert left([0, 1, 4, 5]) == [10, 12]  # both of two sources
+    assert left([0, 3, 4]) == [10, 11, 12]  # one of each
+    assert left([0, 1, 3]) == [10, 10, 11]  # each its own
+    assert left([]) == []
+    assert rows_of(memory) == 3 and rows_of(None) is None and rows_of((None, [])) is None
+    assert select_memory(None, torch.tensor([1]), 2) is None

@@ -182,3 +182,40 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not():
         return torch.stack(list(steps)).tolist()
 
     assert run(1) == run(1) != run(2)
+
+
+@pytest.mark.parametrize("settings", [Sampling(), Sampling(temperature=1.5, top_k=4), Sampling(greedy=True)])
+def test_rows_with_a_memory_are_drawn_as_each_alone(settings):
+    toy = Toy(9, seed=8, scale=0.7)
+    state, first, memory = begin(toy, 7)
+    generator = torch.Generator().manual_seed(6)
+    options = {"settings": settings, "max_tokens": 30, "stop": (1, 2), "generator": generator, "memory": memory}
+    together = torch.stack(list(sample(toy, state, first, **options)), 1).tolist()
+    generator.manual_seed(6)
+    points = [torch.rand(7, generator=generator, dtype=torch.float64) for _ in range(30)]
+    for row, drawn in enumerate(together):
+        alone, read = (memory[0][row : row + 1],), [0]
+        while len(read) <= 30 and read[-1] not in (1, 2):
+            logits = toy.log_probabilities(read, alone).unsqueeze(0)
+            read.append(int(choose(logits, settings, points[len(read) - 1][row : row + 1])))
+        assert drawn == read[1:] + [-1] * (len(drawn) - len(read) + 1)
+    assert len({row.count(-1) for row in together}) > 2
+
+
+@pytest.mark.parametrize("ends", [(), (1, 2)])
+def test_several_samples_of_a_source_share_its_row_of_the_memory(ends):
+    toy = Toy(9, seed=8, scale=0.7)
+    memory = toy.memory(3)
+    rows = torch.arange(3).repeat_interleave(4)
+    own = (memory[0][rows],)
+
+    def run(memory):
+        state = toy.reorder(toy.start(memory), rows if len(memory[0]) == 3 else torch.arange(12))
+        generator = torch.Generator().manual_seed(2)
+        options = {"settings": Sampling(), "max_tokens": 20, "stop": ends, "generator": generator, "memory": memory}
+        return torch.stack(list(sample(toy, state, torch.zeros(12, dtype=torch.int64), **options)), 1).tolist()
+
+    shared = run(memory)
+    assert shared == run(own)
+    assert len({tuple(row) for row in shared}) == 12
+    assert len({row.index(-1) for row in shared if -1 in row}) > 2 or not ends

@@ -60,3 +60,62 @@ class Toy:
         for token in tokens:
             scores, state = self.step(torch.tensor([token]), state, memory)
         return scores[0].log_softmax(0)
+
+
+class Source(NamedTuple):
+    """What an attending toy looks at."""
+
+    first: Tensor
+    """(B, H): what every step reads."""
+    keys: Tensor
+    """(B, S, H)."""
+    real: Tensor
+    """(B, S) bool."""
+
+    def row(self, row: int) -> Source:
+        """One source alone, without padding."""
+        length = int(self.real[row].sum())
+        return Source(self.first[row : row + 1], *(part[row : row + 1, :length] for part in (self.keys, self.real)))
+
+
+class Looking(NamedTuple):
+    """The state of an attending toy."""
+
+    parts: Parts
+    weights: Tensor | None
+    """(N, S): of the last step."""
+
+
+class AttendingToy(Toy):
+    """A toy that weighs the positions of a source by the products of its state with their keys."""
+
+    def source(self, lengths: list[int], *, seed: int = 0) -> Source:
+        """Random sources of these lengths, padded with what must not be looked at."""
+        generator = torch.Generator().manual_seed(seed)
+        keys = 2.0 * torch.randn(len(lengths), max(lengths), self.hidden, generator=generator, dtype=torch.float64)
+        real = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+        return Source(*self.memory(len(lengths), seed=seed), keys, real)
+
+    def start(self, memory: Source) -> Looking:
+        return Looking(super().start(memory), None)
+
+    def step(self, tokens: Tensor, state: Looking, memory: Source) -> tuple[Tensor, Looking]:
+        scores, parts = super().step(tokens, state.parts, memory)
+        queries = parts.hidden[0].view(len(memory.real), -1, self.hidden)
+        weights = queries @ memory.keys.transpose(1, 2)  # (B, N / B, S)
+        weights = weights.masked_fill(~memory.real.unsqueeze(1), -torch.inf).softmax(-1)
+        return scores, Looking(parts, weights.flatten(0, 1))
+
+    def attention(self, state: Looking) -> Tensor | None:
+        return state.weights
+
+    def real(self, memory: Source) -> Tensor:
+        return memory.real
+
+    def look(self, tokens: list[int], memory: Source) -> Tensor:
+        """(S,) of the step that read the last of `tokens`."""
+        state = self.start(memory)
+        for token in tokens:
+            _, state = self.step(torch.tensor([token]), state, memory)
+        assert state.weights is not None
+        return state.weights[0]
