@@ -103,6 +103,8 @@ class Watch:
 
     def trace(self, sentence: int, step: int, row: int) -> tuple[list[int] | None, Tensor | None]:
         """Of the hypothesis in this row after a step: where its attention was highest (step,), and (step, S) itself."""
+        if not (self.align or self.attention):
+            return None, None
         rows = []
         for origins in reversed(self.origins[:step]):
             rows.append(row)

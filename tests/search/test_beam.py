@@ -209,6 +209,24 @@ def test_attention_is_looked_at_only_if_needed():
             search(toy, Beam(**options), rows=2, memory=memory, max_length=5, **wanted)
 
 
+def test_what_is_not_asked_for_changes_no_result():
+    toy = AttendingToy(8, seed=3)
+    memory = toy.source([4, 2, 6])
+    found = {}
+    for name, wanted in (
+        ("all", {"align": True, "attention": True}),
+        ("alignment", {"align": True}),
+        ("attention", {"attention": True}),
+        ("none", {}),
+    ):
+        found[name] = search(toy, Beam(size=3, coverage_penalty=0.4), rows=3, memory=memory, max_length=7, **wanted)
+        assert [[one[:4] for one in row] for row in found[name]] == [[one[:4] for one in row] for row in found["all"]]
+    for [full], [places], [weights], [bare] in zip(*found.values()):
+        assert (places.alignment, places.attention) == (full.alignment, None)
+        assert weights.alignment is None and torch.equal(weights.attention, full.attention)
+        assert (bare.alignment, bare.attention) == (None, None)
+
+
 class Unseeing(AttendingToy):
     """Has the method, and nothing to tell."""
 
