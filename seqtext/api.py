@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from seqtext import __version__, series, session
 from seqtext import recipe as recipes
-from seqtext import run as runs
 from seqtext.data.sources import with_source
 from seqtext.errors import InputError
+from seqtext.model import Model, load
 from seqtext.run import Run
-from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.series import Series
 from seqtext.session import Listener, Overrides
-from seqtext.task import Adapting, AdaptingTask, ErringTask, Passing, Split, Table, predict_all, to_device
+from seqtext.task import (
+    Adapting,
+    AdaptingTask,
+    ComparingTask,
+    Comparison,
+    Listing,
+    ListingTask,
+    Passing,
+    Split,
+    Table,
+    TranslatingTask,
+    to_device,
+)
 from seqtext.training.distributed import Devices, resolve_device
 from seqtext.transfer import open_source, start_from
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Evaluation(NamedTuple):
@@ -38,12 +51,14 @@ class Evaluation(NamedTuple):
     """The same for people."""
     adaptation: dict[str, Any] | None = None
     """How the model adapted to the text while it was scored, where that was asked for."""
-    errors: list[dict[str, Any]] | None = None
-    """The examples that it is most confidently wrong about, as JSON objects; None for a task that has no such list."""
+    listings: list[Listing] | None = None
+    """The examples that it does worst on first, then others worth looking at; None for a task without such lists."""
+    comparison: Comparison | None = None
+    """With another run on the same data, where that was asked for."""
 
 
 WORST = 50
-"""Errors that an evaluation lists."""
+"""Examples that each list of an evaluation has."""
 
 
 def train(
@@ -149,11 +164,14 @@ def evaluate(
     cache: int = 0,
     tune: bool = False,
     worst: int | None = None,
+    compare: str | Path | None = None,
     listen: Callable[[Passing], None] = lambda passing: None,
+    **options: Any,
 ) -> Evaluation:
     """Score a run on a split of its own data, or of `data`: a folder, a source name, or a single file.
 
-    Where the task can tell, the `worst` (50) examples that the run is most confidently wrong about are listed.
+    `options` are those of the task's `predict`. Where the task can tell, the `worst` (50) examples that the run does
+    worst on are listed. Its scores can be compared with those of the run `compare` on the same data.
     A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
     or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
     own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
@@ -163,15 +181,16 @@ def evaluate(
     if worst is not None and worst < 1:
         raise InputError(f"--worst {worst}: expected 1 or more")
     model = load(run, device=device)
-    if worst is not None and not isinstance(model.task, ErringTask):
+    model.check(options)
+    if compare is not None and not isinstance(model.task, ComparingTask):
+        raise InputError(f"{run}: a run of the task {model.task.name}, which compares no runs")
+    if worst is not None and not isinstance(model.task, ListingTask):
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no list of errors")
     if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
-    settings = model.run.recipe.data
-    if data is not None:
-        settings = with_source(settings, data, split)
-    dataset = model.task.read(settings, split)
+    settings, dataset = _read(model, data, split)
+    baseline = None if compare is None else _baseline(model, dataset, compare, data, split, device, options)
     encoded = session.encode(model.task, settings, split, dataset)
     adaptation, facts = None, [model.task.metric]
     if isinstance(model.task, AdaptingTask) and (how.dynamic or how.cache):
@@ -181,136 +200,62 @@ def evaluate(
         )
         facts.append(summary)
     else:
-        predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens)
+        predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens, **options)
+    if isinstance(model.task, TranslatingTask):
+        facts.append(model.task.searched(options))
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
     source = session.origin(settings, split)
     facts += [f"{settings.part(split)} of {source}", f"seqtext {__version__}"]
-    errors = None
-    if isinstance(model.task, ErringTask):
-        found = model.task.worst(predictions, dataset, count=worst or WORST)
-        errors = [{"split": settings.part(split), "source": source, **error} for error in found]
-    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation, errors)
+    listings = None
+    if isinstance(model.task, ListingTask):
+        about = {"split": settings.part(split), "data": source}
+        listings = [
+            listing._replace(examples=[about | example for example in listing.examples])
+            for listing in model.task.listings(predictions, dataset, count=worst or WORST)
+        ]
+    comparison = None
+    if baseline is not None and isinstance(model.task, ComparingTask):
+        other, encoded = baseline
+        before = other.predict_encoded(encoded, batch_tokens=batch_tokens, **options)
+        comparison = model.task.compare(before, predictions, dataset)
+        facts.append(f"compared with {compare}")
+        if isinstance(other.task, TranslatingTask):
+            facts[-1] += f" ({other.task.searched(options)})"
+    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation, listings, comparison)
 
 
-class Model:
-    """A trained run, ready to predict."""
-
-    def __init__(self, run: Run, module: nn.Module, device: torch.device) -> None:
-        self.run, self.task, self.module, self.device = run, run.task, module, device
-
-    def predict(
-        self, examples: Sequence[Any], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
-    ) -> list[Any]:
-        """Predictions for raw examples, in their order; `options` are those of the task's `predict`.
-
-        An example is a string; with `pretokenized`, its words are those between spaces. An example without a word
-        has an empty prediction. Raises `InputError` for an option that the task does not have.
-        """
-        self._check(options)
-        return self.predict_prepared(self._prepared(examples, pretokenized), batch_tokens=batch_tokens, **options)
-
-    def records(
-        self, examples: Sequence[str], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
-    ) -> list[dict[str, Any]]:
-        """As `predict`, as the JSON objects that `seqtext predict --json` prints."""
-        self._check(options)
-        prepared = self._prepared(examples, pretokenized)
-        predictions = self.predict_prepared(prepared, batch_tokens=batch_tokens, **options)
-        return [self.task.record(*pair) for pair in zip(prepared, predictions)]
-
-    def _prepared(self, examples: Sequence[str], pretokenized: bool) -> list[Any]:
-        if isinstance(examples, str):
-            raise InputError("predict takes a list of texts, not one text: predict([text])")
-        return [self.task.prepare(example, pretokenized=pretokenized) for example in examples]
-
-    def predict_prepared(
-        self, prepared: Sequence[Any], *, batch_tokens: int | None = None, **options: Any
-    ) -> list[Any]:
-        """As `predict`, for examples that `task.prepare` made."""
-        self._check(options)
-        real = [i for i, example in enumerate(prepared) if len(example)]
-        results: list[Any] = [self.task.empty] * len(prepared)
-        if real:
-            encoded = self.task.inputs([prepared[i] for i in real])
-            for i, result in zip(real, self.predict_encoded(encoded, batch_tokens=batch_tokens, **options)):
-                results[i] = result
-        return results
-
-    def predict_encoded(self, encoded: Any, *, batch_tokens: int | None = None, **options: Any) -> list[Any]:
-        """Predictions for an encoded split, in its order."""
-        self._check(options)
-        tokens = batch_tokens or self.run.recipe.train.eval_batch_tokens
-        batches = self.task.batches(encoded, tokens=tokens)
-        return predict_all(self.task, self.module, encoded, batches, self.device, **options)
-
-    def own_split(self, split: Split) -> Any:
-        """A split of the run's own data, encoded. Raises `DataError` where it is not there any more."""
-        data = self.run.recipe.data
-        return session.encode(self.task, data, split, self.task.read(data, split))
-
-    def stream(
-        self,
-        lines: Iterable[str],
-        *,
-        batch_tokens: int | None = None,
-        pretokenized: bool = False,
-        at_once: int | None = None,
-        **options: Any,
-    ) -> Iterator[tuple[Any, Any]]:
-        """(prepared example, prediction) for each line, in order, in bounded memory; input may be endless.
-
-        Lines are gathered in windows that begin with one line and double up to `at_once` (16384), so that the first
-        answer is quick and bulk text is fast; with 1, each line is answered before the next is read.
-        """
-        self._check(options)  # now, not when the first answer is asked for
-        return self._stream(lines, batch_tokens, pretokenized, at_once, options)
-
-    def _stream(
-        self,
-        lines: Iterable[str],
-        batch_tokens: int | None,
-        pretokenized: bool,
-        at_once: int | None,
-        options: Mapping[str, Any],
-    ) -> Iterator[tuple[Any, Any]]:
-        size, limit = 1, 64 * (batch_tokens or self.run.recipe.train.eval_batch_tokens)
-        window: list[Any] = []
-        words = 0
-        for line in lines:
-            window.append(self.task.prepare(line, pretokenized=pretokenized))
-            words += len(window[-1])
-            if len(window) >= size or words >= limit:
-                yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
-                window, words, size = [], 0, min(2 * size, at_once or 16384)
-        yield from zip(window, self.predict_prepared(window, batch_tokens=batch_tokens, **options))
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        """Raises `InputError` for an option that the task's `predict` does not have."""
-        for name in options:
-            if name not in self.task.options:
-                known = ", ".join(sorted(self.task.options)) or "none"
-                message = f"a run of the task {self.task.name}, which has no option {name}; its options: {known}"
-                raise InputError(f"{self.run.folder}: {message}")
-
-    def generate(
-        self, prompt: str = "", *, write: Callable[[str], object] | None = None, **options: Any
-    ) -> list[Written]:
-        """Texts that go on from a prompt, by a language model; `options` are the fields of `search.generate.Writing`.
-
-        `write` is called with each piece of the one text as it is settled. Raises `InputError` for another task.
-        """
-        if not isinstance(self.task, WritingTask):
-            raise InputError(f"{self.run.folder}: a run of the task {self.task.name}; this needs a language model's")
-        return generate(self.task, self.module, prompt, settings=Writing(**options), device=self.device, write=write)
+def _read(model: Model, data: str | None, split: Split) -> tuple[Any, Dataset]:
+    """The settings of a run's own data, or of `data`, and a split of it."""
+    settings = model.run.recipe.data
+    if data is not None:
+        settings = with_source(settings, data, split)
+    return settings, model.task.read(settings, split)
 
 
-def load(run: str | Path, *, device: str = "auto") -> Model:
-    """Load a run folder for prediction. Raises `RunError` naming what is missing, damaged or too new."""
-    where = resolve_device(device)
-    opened = runs.open_run(run)
-    module = opened.task.build(opened.recipe.model)
-    runs.load_weights(opened.folder, module)
-    return Model(opened, module.to(where).eval(), where)
+def _baseline(
+    model: Model,
+    dataset: Dataset,
+    run: str | Path,
+    data: str | None,
+    split: Split,
+    device: str,
+    options: Mapping[str, Any],
+) -> tuple[Model, Any]:
+    """Another run of the same task, and the same data encoded for it. Raises `InputError` where they are not."""
+    other = load(run, device=device)
+    if other.task.name != model.task.name:
+        raise InputError(f"{run}: a run of the task {other.task.name}, and {model.run.folder} one of {model.task.name}")
+    other.check(options)
+    settings, same = _read(other, data, split)
+    if len(same) != len(dataset):
+        found = f"{len(dataset):,} examples and {len(same):,}"
+    else:
+        number = next((i for i, rows in enumerate(zip(dataset, same), start=1) if rows[0] != rows[1]), None)
+        found = "" if number is None else f"example {number:,} is not the same"
+    if found:
+        advice = "" if data is not None else "; --data gives both the same"
+        raise InputError(f"{model.run.folder} and {run}: their {split} data differ: {found}{advice}")
+    return other, session.encode(other.task, settings, split, same)
 
 
 def predict(run: str | Path, examples: Sequence[Any], **options: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from seqtext.errors import ConfigError, DataError, InputError, RunError
 from seqtext.files import locked, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
-from seqtext.task import Task, predict_all
+from seqtext.task import Task, WarningTask, predict_all
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
@@ -31,7 +31,15 @@ from seqtext.transfer import Source, Transferred, open_source, start_from
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Listener = Callable[[Event | Transferred], None]
+
+@dataclass(frozen=True)
+class Doubted:
+    """Before training: what looks wrong with the data."""
+
+    warnings: list[str]
+
+
+Listener = Callable[[Event | Transferred | Doubted], None]
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUMABLE = ("train.epochs", "train.patience")
 """The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
@@ -154,6 +162,8 @@ def _train(
     caught: list[int],
 ) -> Run:
     encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
+    if isinstance(task, WarningTask) and (doubts := task.warnings(splits)):
+        listen(Doubted(doubts))
     devices = Devices(device, precision=recipe.train.precision)
     torch.manual_seed(recipe.seed)
     module = task.build(recipe.model).to(devices.device)

@@ -204,12 +204,67 @@ class AdaptingTask(Protocol):
         """
 
 
-@runtime_checkable
-class ErringTask(Protocol):
-    """What a task has besides where its evaluation can list errors."""
+class Listing(NamedTuple):
+    """Examples that an evaluation lists."""
 
-    def worst(self, predictions: Sequence[Any], dataset: Dataset, *, count: int) -> list[dict[str, Any]]:
-        """At most `count` examples that it is most confidently wrong about, worst first, as JSON objects."""
+    name: str
+    """What the list is called; its file in the run folder is `name`.jsonl."""
+    what: str
+    """Which examples these are, as a clause: "that it is most confidently wrong about"."""
+    examples: list[dict[str, Any]]
+    """As JSON objects."""
+
+
+@runtime_checkable
+class ListingTask(Protocol):
+    """What a task has besides where its evaluation can list examples that it does very well or badly on."""
+
+    def listings(self, predictions: Sequence[Any], dataset: Dataset, *, count: int) -> list[Listing]:
+        """Lists of at most `count` examples each; the first is of those that it does worst on, worst first."""
+
+
+class Comparison(NamedTuple):
+    """How two runs differ on the same data, and whether that is chance."""
+
+    table: Table
+    records: list[dict[str, Any]]
+    """The same as JSON objects, one a score."""
+
+
+@runtime_checkable
+class ComparingTask(Protocol):
+    """What a task has besides where it can tell whether one run is better than another by more than chance."""
+
+    def compare(self, baseline: Sequence[Any], predictions: Sequence[Any], dataset: Dataset) -> Comparison:
+        """The predictions of two runs for the same data."""
+
+
+@runtime_checkable
+class TranslatingTask(Protocol):
+    """What a task has besides where it turns a text into another."""
+
+    def searched(self, options: Mapping[str, Any]) -> str:
+        """How it predicts with these options of `predict`, in one line. Raises `InputError` for what cannot be."""
+
+    def prepare_pair(self, text: str, target: str) -> Sized:
+        """As `prepare`, for a text and what it should become, for `predict` to score."""
+
+    def scored(self, example: Any, prediction: Any) -> dict[str, Any]:
+        """What `prepare_pair` made, and how probable the target is, as a JSON object."""
+
+    def unlike(self, other: Any) -> str | None:
+        """What keeps a run of the task `other` from predicting together with one of this, if anything."""
+
+    def together(self, modules: Sequence[nn.Module]) -> nn.Module:
+        """Several runs' modules as one, for `predict`."""
+
+
+@runtime_checkable
+class WarningTask(Protocol):
+    """What a task has besides where it can tell that data is not what it should be, though it can be trained on."""
+
+    def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
+        """A sentence for each doubt."""
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -1,7 +1,7 @@
 """Imports point one way: every `import` of the package, those within functions too, against a table of who sees whom.
 
 errors, files, config <- nn, data, metrics <- task, search <- tasks | training <- recipe <- run <- transfer <- session
-<- series <- api <- cli
+<- series, model <- api <- cli
 """
 
 import ast
@@ -37,8 +37,11 @@ MAY = {
     "transfer": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run"},
     "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer"},
     "series": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session"},
+    "model": CORE | {"task", "search", "training", "recipe", "run", "session"},
+    "plot": {"errors"},
     "api": CORE
-    | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session", "series"},
+    | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session", "series"}
+    | {"model"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}

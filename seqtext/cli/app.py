@@ -17,12 +17,13 @@ from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
 from seqtext.cli.score import score
 from seqtext.cli.train import train
+from seqtext.cli.translate import translate
 from seqtext.errors import InputError
 
 app = typer.Typer(
     name="seqtext",
     help="Text sequence tasks: train, evaluate and use recurrent models. Begin with: seqtext train ner, seqtext train "
-    "sentiment or seqtext train lm",
+    "sentiment, seqtext train lm or seqtext train translation",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,6 +51,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(generate)
 app.command()(score)
+app.command()(translate)
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 

@@ -12,7 +12,7 @@ import typer
 from seqtext.cli.options import BatchTokens, Device, Json, RunFolder, SplitName
 
 if TYPE_CHECKING:
-    from seqtext.task import Passing
+    from seqtext.task import Listing, Passing
 
 
 def evaluate(
@@ -33,20 +33,35 @@ def evaluate(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose the settings of --dynamic and --cache on the run's valid split.")
     ] = False,
+    beam: Annotated[
+        int | None, typer.Option(help="Translate with so many hypotheses, instead of what the recipe says.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="How much length counts in a translation's rank, instead of what it says.")
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN2", help="Compare a translator's scores with this run's on the same data: paired bootstrap."
+        ),
+    ] = None,
     errors: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Where to write what it is most confidently wrong about, instead of RUN/errors.jsonl."
+            metavar="FILE",
+            help="Where to write what it does worst on, instead of RUN/errors.jsonl (translation: RUN/worst.jsonl).",
         ),
     ] = None,
-    worst: Annotated[int | None, typer.Option(min=1, help="How many of these errors to write; by default 50.")] = None,
+    worst: Annotated[int | None, typer.Option(min=1, help="How many of these to write; by default 50.")] = None,
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a run on held-out data: the figures, and a table for people.
 
-    The texts that a classifier (sentiment) is most confidently wrong about are written to RUN/errors.jsonl.
+    The texts that a classifier (sentiment) is most confidently wrong about are written to RUN/errors.jsonl, those that
+    a translator (translation) translates worst and best by chrF2 to RUN/worst.jsonl and RUN/best.jsonl. With --compare,
+    the run is the system and RUN2 the baseline: p tells how likely such a difference is by chance.
 
     With --dynamic (dynamic evaluation; Krause 2018) and --cache (the neural cache; Grave 2017) every token is still
     scored from what stands before it alone, and the run is left as it is. Dynamic evaluation takes a step of learning
@@ -60,6 +75,8 @@ def evaluate(
     if errors is not None:
         _check_place(Path(errors))
         worst = worst or api.WORST
+    given = {"beam": beam, "alpha": alpha}
+    options = {name: value for name, value in given.items() if value is not None}
     with _Passes() as passes:
         result = api.evaluate(
             run,
@@ -71,19 +88,26 @@ def evaluate(
             cache=cache or 0,
             tune=tune,
             worst=worst,
+            compare=compare,
             listen=passes,
+            **options,
         )
-    if result.errors is not None:
-        _write_errors(result.errors, Path(run), errors)
+    for number, listing in enumerate(result.listings or []):
+        if number == 0 and errors is not None:
+            _write_listing(listing, Path(errors), given=True)
+        else:
+            _write_listing(listing, Path(run) / f"{listing.name}.jsonl", given=False)
     if as_json:
         values = {"split": result.split, "examples": result.examples, "metric": result.settings, **result.scores}
         if result.adaptation is not None:
             values["adaptation"] = result.adaptation
+        if result.comparison is not None:
+            values["comparison"] = {"baseline": compare, "scores": result.comparison.records}
         typer.echo(json.dumps(values))
         return
     from seqtext.cli.tables import print_table
 
-    for table in result.tables:
+    for table in [*result.tables, *([result.comparison.table] if result.comparison is not None else [])]:
         print_table(table.title, table.header, table.rows)
     typer.echo(result.settings)
 
@@ -98,22 +122,21 @@ def _check_place(file: Path) -> None:
         raise InputError(f"--errors {file}: {file.parent}: no such folder")
 
 
-def _write_errors(found: list[dict[str, Any]], run: Path, given: str | None) -> None:
-    """Write the errors to the file that was given, or to the run folder, where it is no fault if it cannot be."""
+def _write_listing(listing: Listing, file: Path, *, given: bool) -> None:
+    """Write a list to the file that was given, or to one in the run folder, where it is no fault if it cannot be."""
     from seqtext.errors import InputError
     from seqtext.files import write_json_lines
 
-    file = Path(given) if given is not None else run / "errors.jsonl"
     try:
-        write_json_lines(file, found)
+        write_json_lines(file, listing.examples)
     except OSError as error:
         message = f"{file}: cannot be written: {error.strerror or error}"
-        if given is not None:
+        if given:
             raise InputError(f"--errors {message}") from None
         typer.echo(f"note: {message}; --errors FILE writes the errors elsewhere", err=True)
         return
-    count = "1 example" if len(found) == 1 else f"{len(found)} examples"
-    typer.echo(f"{file}: the {count} that it is most confidently wrong about", err=True)
+    count = "1 example" if len(listing.examples) == 1 else f"{len(listing.examples)} examples"
+    typer.echo(f"{file}: the {count} {listing.what}", err=True)
 
 
 class _Passes:

@@ -18,9 +18,27 @@ def check_files(names: Sequence[str]) -> None:
 
 def lines_of(*names: str) -> Iterator[str]:
     """The lines of files, and of standard input for `-`, as they come. Raises `DataError` naming file and line."""
+    for _, _, line in placed_lines(*names):
+        yield line
+
+
+def placed_lines(*names: str) -> Iterator[tuple[str, int, str]]:
+    """As `lines_of`, each with the name of its file and its number there, from 1."""
     from seqtext.data.text import open_text, text_lines
 
     for name in names:
-        lines = text_lines(sys.stdin.buffer, "standard input") if name == "-" else open_text(name)
-        for _, line in lines:
-            yield line
+        place = "standard input" if name == "-" else name
+        for number, line in text_lines(sys.stdin.buffer, place) if name == "-" else open_text(name):
+            yield place, number, line
+
+
+def prompted(lines: Iterator[str]) -> Iterator[str]:
+    """The lines that a person types, with a prompt on stderr for each."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        try:
+            line = next(lines)
+        except StopIteration:
+            print(file=sys.stderr)
+            return
+        yield line

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from seqtext.cli.tables import figure
+from seqtext.session import Doubted
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
 from seqtext.transfer import Transferred
 
@@ -42,12 +43,15 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def __call__(self, event: Event | Transferred) -> None:
+    def __call__(self, event: Event | Transferred | Doubted) -> None:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Transferred):
             for part, fact in event.facts:
                 self.console.print(f"{part}: {fact}", markup=False)
+        elif isinstance(event, Doubted):
+            for warning in event.warnings:
+                self.console.print(f"warning: {warning}", markup=False)
         elif isinstance(event, Stepped):
             if event.loss is not None:
                 self.loss = f"loss {event.loss:.4f}"
@@ -101,6 +105,6 @@ class Display:
                 f"valid {key} {figure(key, self.scored.scores[key])}" + (" (best)" if self.scored.best else "")
             )
         done = (event.step - self.first) / max(1, self.total - self.first)
-        left = (time.perf_counter() - self.started) * (1.0 - done) / max(done, 1e-9)
+        left = (time.perf_counter() - self.started) * max(0.0, 1.0 - done) / max(done, 1e-9)  # epochs differ a little
         parts.append(f"left {int(left // 60)}:{int(left % 60):02d}")
         self.console.print("  ".join(parts))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+TWO_DECIMALS = ("perplexity", "bleu", "chrf2", "ter", "bleu_lowercased")
+
 
 def figure(key: str, value: float) -> str:
-    """A score as text: a perplexity to two decimals, what lies between 0 and 1 to four."""
-    return f"{value:.2f}" if key == "perplexity" else f"{value:.4f}"
+    """A score as text: a perplexity, and points of 100, to two decimals; what lies between 0 and 1 to four."""
+    return f"{value:.2f}" if key in TWO_DECIMALS else f"{value:.4f}"
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

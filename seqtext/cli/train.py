@@ -56,9 +56,9 @@ def train(
 ) -> None:
     """Train a model and leave a run folder.
 
-    Without --data, `seqtext train ner` and `sentiment` train on an embedded synthetic sample and `lm` on English prose
-    that ships with Python; no network is needed. Ctrl-C saves a checkpoint; --resume goes on to the same weights as if
-    nothing had happened. With --seeds or --folds (sentiment) the same command goes on.
+    Without --data, `seqtext train ner`, `sentiment` and `translation` train on embedded synthetic samples and `lm` on
+    English prose that ships with Python; no network is needed. Ctrl-C saves a checkpoint; --resume goes on to the same
+    weights as if nothing had happened. With --seeds or --folds (sentiment) the same command goes on.
     """
     from seqtext import api
     from seqtext.cli.progress import Display
@@ -115,11 +115,14 @@ def train(
 def _show_next(run: Run) -> None:
     """What to do with a run of this task, on stderr."""
     from seqtext.search.generate import WritingTask
+    from seqtext.task import TranslatingTask
 
     held_out = "" if "test" in run.meta["scores"] else " --split valid"
     commands = [f"seqtext evaluate {run.folder}{held_out}", f"seqtext predict {run.folder} FILE"]
     if isinstance(run.task, WritingTask):
         commands = [f"seqtext generate {run.folder} --prompt TEXT", f"seqtext score {run.folder} FILE"]
+    if isinstance(run.task, TranslatingTask):
+        commands = [f"seqtext translate {run.folder} FILE", f"seqtext evaluate {run.folder}{held_out}"]
     typer.echo("next: " + "\n      ".join(commands), err=True)
 
 

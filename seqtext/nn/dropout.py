@@ -17,9 +17,15 @@ class LockedDropout(nn.Module):
         """x (B, T, D) -> (B, T, D); the mask is (B, 1, D), scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0.0:
             return x
+        return x * self.mask(x, x.size(2))
+
+    def mask(self, like: Tensor, size: int) -> Tensor:
+        """A mask (B, 1, size) for rows like those of `like`: what `forward` multiplies by."""
+        shape = like.size(0), 1, size
+        if not self.training or self.p == 0.0:
+            return like.new_ones(shape)
         keep = 1.0 - self.p
-        mask = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(keep).div_(keep)
-        return x * mask
+        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

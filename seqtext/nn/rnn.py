@@ -136,13 +136,20 @@ class Recurrent(nn.Module):
         self.dropout = LockedDropout(config.dropout)
 
     def forward(
-        self, x: Tensor, lengths: Tensor, state: list[State] | None = None, *, with_state: bool = True
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        state: list[State] | None = None,
+        *,
+        with_state: bool = True,
+        masks: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[State]]:
         """x (B, T, D), lengths (B,) on the CPU -> states (B, T, directions * H), state.
 
         The state is one tuple of (B, H) tensors a layer and direction, layer by layer, forward before backward, each
         row's own at its last real step. Without `with_state` it is an empty list, and ragged batches stay on the
-        fastest kernel. States at padded positions are arbitrary but finite.
+        fastest kernel. States at padded positions are arbitrary but finite. `masks`, drawn once by `masks`, keep the
+        dropout between layers locked where a text is read step by step.
         """
         ragged = bool((lengths != x.size(1)).any())
         order = reversal(lengths, x.size(1), x.device) if self.directions == 2 else None
@@ -150,7 +157,7 @@ class Recurrent(nn.Module):
         result: list[State] = []
         cells: Any
         for depth, cells in enumerate(self.layers):
-            inputs = x if depth == 0 else self.dropout(x)
+            inputs = x if depth == 0 else self.dropout(x) if masks is None else x * masks[depth - 1]
             outputs = []
             for direction, cell in enumerate(cells):
                 start = state[depth * self.directions + direction] if state else None
@@ -165,3 +172,8 @@ class Recurrent(nn.Module):
             joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
             x = joined + inputs if self.residual and joined.shape == inputs.shape else joined
         return x, result if with_state else []
+
+    def masks(self, like: Tensor) -> list[Tensor]:
+        """One draw of the dropout before each layer but the first, for rows like those of `like` (B, T, D)."""
+        rest: Any = list(self.layers)[1:]
+        return [self.dropout.mask(like, cells[0].input_size) for cells in rest]

@@ -7,6 +7,8 @@ a log-softmax and its gradient take, most fall away. For one row of logits z = W
     loss = log sum_v exp(z_v) - z_y        d loss / d z = softmax(z) - onehot(y)
 
 so that the gradients of h, W and b are matrix products of the softmax, which is at hand while the loss is computed.
+Labels smoothed by e (Szegedy 2016, section 7) put e / V on every word and 1 - e more on y: then z_y gives way to
+(1 - e) z_y + e mean(z), and onehot(y) to (1 - e) onehot(y) + e / V.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class _Total(torch.autograd.Function):
     """The summed loss over all rows, with the gradients computed on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
         wanted = any(ctx.needs_input_grad)
         rows = max(1, CHUNK // weight.size(0))
@@ -65,13 +67,19 @@ class _Total(torch.autograd.Function):
             part, chosen = hidden[start : start + rows], targets[start : start + rows].unsqueeze(1)
             real = chosen >= 0  # (n, 1)
             chosen = chosen.clamp(min=0)
-            chances = torch.softmax(product(part, weight, bias.to(weight.dtype)).float(), dim=1)  # (n, V)
+            logits = product(part, weight, bias.to(weight.dtype)).float()
+            chances = torch.softmax(logits, dim=1)  # (n, V)
             # A chance too small for a float still has a loss, if not the exact one: 103 nats.
-            total += chances.gather(1, chosen).clamp(min=1e-45).log().masked_fill(~real, 0.0).sum().neg()
+            losses = chances.gather(1, chosen).clamp(min=1e-45).log().neg()
+            if smoothing:
+                losses += smoothing * (logits.gather(1, chosen) - logits.mean(1, keepdim=True))
+            total += losses.masked_fill(~real, 0.0).sum()
             if not wanted:
                 continue
             assert grad_hidden is not None
-            chances.scatter_add_(1, chosen, chances.new_full((1, 1), -1.0).expand_as(chosen))
+            if smoothing:
+                chances -= smoothing / chances.size(1)
+            chances.scatter_add_(1, chosen, chances.new_full((1, 1), smoothing - 1.0).expand_as(chosen))
             if not bool(real.all()):
                 chances *= real
             grad_bias += chances.sum(0)
@@ -86,7 +94,8 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         hidden, weight, bias = ctx.saved_tensors
-        return (hidden * grad).to(hidden.dtype), (weight * grad).to(ctx.types[0]), (bias * grad).to(ctx.types[1]), None
+        grads = (hidden * grad).to(hidden.dtype), (weight * grad).to(ctx.types[0]), (bias * grad).to(ctx.types[1])
+        return *grads, None, None
 
 
 class Softmax(nn.Module):
@@ -102,11 +111,11 @@ class Softmax(nn.Module):
         if tied is None:
             nn.init.uniform_(self.weight, -0.1, 0.1)
 
-    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """hidden (N, D), targets (N,) int64 with -1 where there is none -> () summed loss."""
+    def loss(self, hidden: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """hidden (N, D), targets (N,) int64 with -1 where there is none -> () summed loss, of smoothed labels."""
         hidden, weight = _as_autocast(hidden, self.weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            return _Total.apply(hidden, weight, self.bias, targets)
+            return _Total.apply(hidden, weight, self.bias, targets, smoothing)
 
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -120,11 +129,15 @@ class Softmax(nn.Module):
             parts.append(chances.neg().masked_fill(chosen < 0, 0.0))
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
         hidden, weight = _as_autocast(hidden, self.weight)
         linear = nn.functional.linear if torch.is_grad_enabled() else product  # `product` has no gradient
-        return linear(hidden, weight, self.bias.to(weight.dtype)).float().log_softmax(1)
+        return linear(hidden, weight, self.bias.to(weight.dtype)).float()
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """hidden (N, D) -> (N, V) float32."""
+        return self.logits(hidden).log_softmax(1)
 
 
 class Adaptive(nn.Module):

@@ -7,5 +7,6 @@ from typing import Any
 from seqtext.tasks.lm import Lm
 from seqtext.tasks.ner import Ner
 from seqtext.tasks.sentiment import Sentiment
+from seqtext.tasks.translation import TranslationTask
 
-TASKS: dict[str, type[Any]] = {"ner": Ner, "sentiment": Sentiment, "lm": Lm}
+TASKS: dict[str, type[Any]] = {"ner": Ner, "sentiment": Sentiment, "lm": Lm, "translation": TranslationTask}

@@ -22,7 +22,7 @@ from seqtext.errors import DataError
 from seqtext.files import read_json, write_json
 from seqtext.metrics import classification
 from seqtext.nn.classifier import Classifier, ClassifierConfig, Windows
-from seqtext.task import Goal, Loss, Predicted, Split, Table
+from seqtext.task import Goal, Listing, Loss, Predicted, Split, Table
 from seqtext.tasks.long_text import Cut, Rule, cut_texts, long_fact
 from seqtext.tasks.words import (
     Sentence,
@@ -236,6 +236,10 @@ class Sentiment:
             }
             for row, text in zip(wrong, texts)
         ]
+
+    def listings(self, predictions: Sequence[Prediction], dataset: Dataset, *, count: int) -> list[Listing]:
+        found = self.worst(predictions, dataset, count=count)
+        return [Listing("errors", "that it is most confidently wrong about", found)]
 
     def show(self, example: Sentence, prediction: Prediction) -> str:
         """Label, its probability and the text, with tabs between them; nothing for a text without a word."""

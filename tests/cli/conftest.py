@@ -12,6 +12,7 @@ import pytest
 import seqtext
 from seqtext.cli.app import main
 from seqtext.data.samples import ner_sample
+from tests.cli import toy
 
 
 class Result(NamedTuple):
@@ -76,3 +77,27 @@ def run(corpus, tmp_path_factory) -> Path:
     overrides = {"train.epochs": 4, "model.encoder.hidden_size": 32, "train.optimizer.lr": 0.01}
     out = tmp_path_factory.mktemp("runs") / "run"
     return seqtext.train("ner", data=str(corpus), overrides=overrides, out=out, device="cpu").folder
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory) -> Path:
+    """A folder of parallel files."""
+    return toy.write(tmp_path_factory.mktemp("data") / "sentences")
+
+
+@pytest.fixture(scope="session")
+def translator(sentences, tmp_path_factory) -> Path:
+    """A run that translates most sentences of pieces; tests leave it as it is but for best.jsonl and worst.jsonl."""
+    return toy.trained(sentences, tmp_path_factory.mktemp("runs") / "good", epochs=20)
+
+
+@pytest.fixture(scope="session")
+def beginner(sentences, tmp_path_factory) -> Path:
+    """A run of the same vocabulary that has learned little; tests leave it as it is."""
+    return toy.trained(sentences, tmp_path_factory.mktemp("runs") / "poor", epochs=5, seed=2)
+
+
+@pytest.fixture(scope="session")
+def worded(sentences, tmp_path_factory) -> Path:
+    """A run that translates words, and knows no names; tests leave it as it is."""
+    return toy.trained(sentences, tmp_path_factory.mktemp("runs") / "words", epochs=15, **toy.WORDS)

@@ -103,7 +103,10 @@ def test_options_out_of_range_are_refused_before_the_run_is_looked_for(refused, 
 
 def test_a_run_that_writes_nothing_is_refused(refused, run):
     assert refused("generate", run) == f"{run}: a run of the task ner; seqtext generate needs a language model's"
-    assert refused("score", run) == f"{run}: a run of the task ner; seqtext score needs a language model's"
+    assert (
+        refused("score", run)
+        == f"{run}: a run of the task ner; seqtext score needs a language model's or a translator's"
+    )
     assert refused("score", "no-run", "no-file") == "no-file: no such file"
     assert refused("generate", "no-run") == "no-run: no such run folder"
 

@@ -109,7 +109,7 @@ def test_evaluate_writes_what_it_is_most_confidently_wrong_about(cli, trained, r
     assert plain.err == f"{file}: the {min(50, len(wrong))} examples that it is most confidently wrong about\n"
     found = read(file)
     assert len(found) == min(50, len(wrong))
-    facts = {"split": "test", "source": str(reviews)}
+    facts = {"split": "test", "data": str(reviews)}
     for line, (chance, number, text, gold, label) in zip(found, wrong):
         assert line == facts | {
             "example": number,

@@ -53,6 +53,7 @@ def with_label(label: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
 
 UNSEEN_LABEL: dict[str, tuple[Callable[[datasets.Dataset], datasets.Dataset], str] | None] = {
     "lm": None,
+    "translation": None,
     "ner": (
         with_tag("S-DRAGON"),
         "sentence 3: label 'S-DRAGON' was never seen in training; the labels of the training",

@@ -48,6 +48,29 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(chunk, missing):
     torch.testing.assert_close(layer.nll(hidden, targets), each.masked_fill(targets < 0, 0.0))
 
 
+@pytest.mark.parametrize("number", [torch.float32, torch.float64])
+@pytest.mark.parametrize("smoothing", [0.05, 0.7])
+def test_smoothed_labels_cost_what_cross_entropy_says(chunk, smoothing, number):
+    torch.manual_seed(5)
+    layer = Softmax(SIZE, WORDS).to(number)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    hidden = torch.randn(ROWS, SIZE, dtype=number, requires_grad=True)
+    targets = torch.randint(0, WORDS, (ROWS,))
+    targets[[0, 4, 22]] = -1
+    logits = nn.functional.linear(hidden, layer.weight, layer.bias)
+    theirs = nn.functional.cross_entropy(
+        logits, targets, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    ).float()
+    ours = layer.loss(hidden, targets, smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs)
+    wanted = (hidden, layer.weight, layer.bias)
+    for one, other in zip(gradients(0.3 * ours, *wanted), gradients(0.3 * theirs, *wanted)):
+        assert one.dtype == number
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(layer.nll(hidden, targets).sum(), layer.loss(hidden, targets))  # never smoothed
+
+
 def test_a_certain_error_has_a_finite_loss_and_a_gradient():
     layer = Softmax(1, 3)
     with torch.no_grad():

@@ -1,0 +1,97 @@
+"""Pictures: what each token of a translation looked at, as a heat-map.
+
+A column is as wide as its token is written, so that all labels are upright and none lies on another. The colours are
+those of cividis, which look alike to people with and without a deficiency of colour vision (Nuñez et al. 2018,
+"Optimizing colormaps with consideration for color vision deficiency to enable accurate interpretation of scientific
+data"). Drawn by matplotlib, the extra "plot".
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from seqtext.errors import InputError
+
+FORMATS = ("png", "svg")
+SHOWN = 100
+"""Tokens of either side, at most: a larger picture nobody can look at."""
+POINTS = 9
+"""Size of the letters."""
+LETTER, LINE = 0.085, 0.22
+"""Inches of a letter's width, and of a row's height."""
+MARGIN = 0.8
+"""Inches around, for the names of the sides and the scale."""
+
+
+def check_plot() -> None:
+    """Raises `InputError` where nothing can be drawn here: before anything is computed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InputError('--plot needs matplotlib: pip install "seqtext[plot]"') from None
+
+
+def heat_map(source: Sequence[str], target: Sequence[str], weights: Sequence[Sequence[float]], path: Path) -> None:
+    """Draw weights (T, S) of T target tokens on S source tokens; the suffix of the file, png or svg, says how.
+
+    The source runs along the top, the target down the side. Of either the first 100 tokens are drawn. Raises
+    `InputError` where there is no matplotlib, or the file cannot be written.
+    """
+    check_plot()
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns, rows = source[:SHOWN], target[:SHOWN]
+    widths = [LETTER * (_width(token) + 1.5) for token in columns]
+    edges = [0.0, *accumulate(widths)]
+    side = LETTER * (max(map(_width, [*rows, _counted("target", target)])) + 2)
+    size = (side + edges[-1] + 2 * MARGIN, LINE * len(rows) + MARGIN)
+    # Text stays text in an SVG, and the same picture is the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqtext"}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks; it draws boxes for them
+        figure = Figure(figsize=size)
+        FigureCanvasAgg(figure)
+        left, bottom = (side + MARGIN * 0.6) / size[0], MARGIN / 4 / size[1]
+        axes = figure.add_axes((left, bottom, edges[-1] / size[0], LINE * len(rows) / size[1]))
+        drawn = [list(row[:SHOWN]) for row in weights[:SHOWN]]
+        mesh = axes.pcolormesh(edges, range(len(rows) + 1), drawn, cmap="cividis", vmin=0.0, vmax=1.0)
+        # Tokens are no formulas, whatever dollar signs they have.
+        labels: dict[str, Any] = {"fontsize": POINTS, "parse_math": False}
+        centres = [(start + end) / 2 for start, end in pairwise(edges)]
+        axes.set_xticks(centres, [_plain(token) for token in columns], **labels)
+        axes.set_yticks([row + 0.5 for row in range(len(rows))], [_plain(token) for token in rows], **labels)
+        axes.invert_yaxis()
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel(_counted("source", source), fontsize=POINTS)
+        corner: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": POINTS}
+        axes.annotate(_counted("target", target), (0, 1), (-4, 4), ha="right", **corner)
+        beside = figure.add_axes(
+            (left + (edges[-1] + 0.12) / size[0], bottom, 0.12 / size[0], axes.get_position().height)
+        )
+        figure.colorbar(mesh, cax=beside).ax.tick_params(labelsize=POINTS - 2)
+        try:
+            figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _width(token: str) -> int:
+    """Letters that a token is as wide as."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in token)
+
+
+def _plain(token: str) -> str:
+    """A token without letters that cannot be drawn or end a line."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in token)
+
+
+def _counted(side: str, tokens: Sequence[str]) -> str:
+    return side if len(tokens) <= SHOWN else f"{side}: the first {SHOWN} of {len(tokens):,} tokens"
