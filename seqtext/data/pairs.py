@@ -34,9 +34,10 @@ class Side(NamedTuple):
         """Sentences (B, T) int64 with `</s>` behind each and `fill` behind that, and tokens (B,), `</s>` among them."""
         lengths = self.lengths[rows]
         steps = np.arange(int(lengths.max(initial=0)) + room)  # (T,)
-        where = self.starts[rows][:, None] + np.minimum(steps, np.maximum(lengths[:, None] - 1, 0))
+        real = steps < lengths[:, None]
+        where = np.where(real, self.starts[rows][:, None] + steps, 0)
         ids = self.ids[where] if len(self.ids) else np.zeros(where.shape, np.int32)
-        ids = np.where(steps < lengths[:, None], ids, fill).astype(np.int64)
+        ids = np.where(real, ids, fill).astype(np.int64)
         ids[np.arange(len(rows)), lengths] = END
         return ids, lengths + 1
 
