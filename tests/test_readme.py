@@ -12,6 +12,7 @@ import pytest
 from seqtext.data.corpus_sample import corpus_sample
 from seqtext.data.samples import ner_sample
 from seqtext.data.sentiment_sample import sentiment_sample
+from seqtext.data.translation_sample import translation_sample
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +25,7 @@ def blocks(language):
 def commands():
     """What a reader would type, and what it prints; without scripts and what needs a corpus that is not free."""
     for block in blocks("console"):
-        if any(name in block for name in ("conll2003", "--data sst", "--data ptb", "scripts/")):
+        if any(name in block for name in ("conll2003", "--data sst", "--data ptb", "--data multi30k", "scripts/")):
             continue
         lines = block.splitlines()
         for i, line in enumerate(lines):
@@ -51,6 +52,10 @@ def home(tmp_path_factory):
     for split in ("train", "valid", "test"):
         text = list(corpus_sample(split))[:60]
         (folder / "my-text" / f"{split}.txt").write_text("\n".join(text), encoding="utf-8")
+    (folder / "my-pairs").mkdir()
+    for split, size in (("train", 300), ("valid", 40), ("test", 40)):
+        for language, lines in zip(("en", "de"), zip(*translation_sample(split, size=size))):
+            (folder / "my-pairs" / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "letters.txt").write_text("Dear Angela,\n\ngreetings from Paris .\n", encoding="utf-8")
     return folder
 

@@ -37,7 +37,9 @@ def translate(
     coverage_penalty: Annotated[
         float | None, typer.Option(help="What it costs to leave parts of the source without attention, such as 0.2.")
     ] = None,
-    min_length: Annotated[int | None, typer.Option(help="Tokens of a translation, at least.")] = None,
+    min_length: Annotated[
+        int | None, typer.Option(help="Tokens of a translation, at least, if --max-ratio lets it.")
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Tokens of a translation, at most, however long the source.")
     ] = None,
