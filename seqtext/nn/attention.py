@@ -25,6 +25,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.products import linear
+
+
+CHUNK = 1 << 24
+"""Numbers of a hidden layer that exist at a time without a gradient, at most: 64 MB, however long source and target."""
 
 
 class Additive(Config):
@@ -107,10 +112,20 @@ class AdditiveAttention(Attention):
         self.coverage = nn.Linear(1, size, bias=False) if coverage else None
 
     def keys(self, values: Tensor) -> Tensor:
-        return self.key(values)
+        return linear(self.key, values)
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
-        hidden = self.query(queries).unsqueeze(2) + keys.unsqueeze(1)  # (B, T, S, A)
+        queries = linear(self.query, queries)
+        if torch.is_grad_enabled():  # all of it is kept for the backward pass anyway
+            return self._compare(queries, keys, coverage)
+        steps = max(1, CHUNK // max(1, keys.numel()))
+        covered = [None] * queries.size(1) if coverage is None else coverage.split(steps, dim=1)
+        parts = [self._compare(part, keys, seen) for part, seen in zip(queries.split(steps, dim=1), covered)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _compare(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
+        """queries (B, T, A), keys (B, S, A), coverage (B, T, S) -> (B, T, S)."""
+        hidden = queries.unsqueeze(2) + keys.unsqueeze(1)  # (B, T, S, A)
         if self.coverage is not None and coverage is not None:
             hidden = hidden + self.coverage(coverage.unsqueeze(3))
         return self.score(hidden.tanh()).squeeze(3)
@@ -136,7 +151,7 @@ class GeneralAttention(Attention):
         self.key = nn.Linear(value_size, query_size, bias=False)
 
     def keys(self, values: Tensor) -> Tensor:
-        return self.key(values)
+        return linear(self.key, values)
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
         return queries @ keys.transpose(1, 2)
@@ -150,10 +165,10 @@ class ScaledAttention(Attention):
         self.factor = size**-0.5
 
     def keys(self, values: Tensor) -> Tensor:
-        return self.key(values)
+        return linear(self.key, values)
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
-        return (self.query(queries) * self.factor) @ keys.transpose(1, 2)
+        return (linear(self.query, queries) * self.factor) @ keys.transpose(1, 2)
 
 
 class MultiHeadAttention(ScaledAttention):
@@ -167,16 +182,16 @@ class MultiHeadAttention(ScaledAttention):
 
     def keys(self, values: Tensor) -> Tensor:
         """(B, S, 2 A): keys, and the values as the heads mix them."""
-        return torch.cat([self.key(values), self.value(values)], dim=2)
+        return torch.cat([linear(self.key, values), linear(self.value, values)], dim=2)
 
     def forward(
         self, queries: Tensor, values: Tensor, keys: Tensor, real: Tensor, coverage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         keys, parts = map(self._split, keys.chunk(2, dim=2))  # (B, heads, S, A)
-        scores = self._split(self.query(queries) * self.factor) @ keys.transpose(2, 3)  # (B, heads, T, S)
+        scores = self._split(linear(self.query, queries) * self.factor) @ keys.transpose(2, 3)  # (B, heads, T, S)
         weights = scores.masked_fill(~real[:, None, None], -math.inf).softmax(-1)
         mixed = (weights.to(parts.dtype) @ parts).transpose(1, 2).flatten(2)  # (B, T, heads * A)
-        return self.output(mixed), weights.mean(1)
+        return linear(self.output, mixed), weights.mean(1)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, heads * A) -> (B, heads, T, A)."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqtext.config import Config
+from seqtext.nn.products import product, without_gradient
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
 State: TypeAlias = tuple[Tensor, ...]
@@ -68,6 +69,9 @@ class Cell(nn.Module):
         With `lengths` (B,) the returned state is each row's own at its last real step. Where they differ, the rows
         are packed, which costs speed: pass `lengths` only where the state is used, since `states` do not need it.
         """
+        if x.size(1) == 1 and x.size(0) and without_gradient(x):
+            end = self.once(x.squeeze(1), zero_state(self, x) if state is None else state)
+            return end[0].unsqueeze(1), end
         start = self._pack(state)
         if lengths is None or bool((lengths == x.size(1)).all()):
             states, end = self._run(x, start)
@@ -111,6 +115,18 @@ class Cell(nn.Module):
         states, state = self(x.unsqueeze(1), state)
         return states.squeeze(1), state
 
+    def once(self, x: Tensor, state: State) -> State:
+        """One step x (B, D) of prediction: by the cell's equations, for of one step kernels spend most on their setup.
+
+        For few rows, as in decoding, this takes a fraction of their time. A cell without equations here is as slow.
+        """
+        return self._unpack(self._run(x.unsqueeze(1), self._pack(state))[1])
+
+    def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D), h (B, H) -> W x + b and U h + c, (B, gates * H) each, without a gradient."""
+        kernel = self.kernel
+        return product(x, kernel.weight_ih_l0, kernel.bias_ih_l0), product(h, kernel.weight_hh_l0, kernel.bias_hh_l0)
+
     def _weights(self) -> list[Tensor]:
         """The weights as the kernels take them; in training with entries of the recurrent matrix dropped."""
         kernel = self.kernel
@@ -142,6 +158,10 @@ class RNN(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
         super().__init__(nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity))
+
+    def once(self, x: Tensor, state: State) -> State:
+        given, kept = self._products(x, state[0])
+        return ((given + kept).tanh() if self.kernel.nonlinearity == "tanh" else (given + kept).relu(),)
 
 
 class LSTM(Cell):
@@ -178,6 +198,12 @@ class LSTM(Cell):
         states, h, c = wide_lstm(x, (start[0][0], start[1][0]), self._weights())
         return states, (h.unsqueeze(0), c.unsqueeze(0))
 
+    def once(self, x: Tensor, state: State) -> State:
+        given, kept = self._products(x, state[0])
+        i, f, g, o = given.add_(kept).chunk(4, dim=1)
+        memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * memory.tanh(), memory
+
 
 class GRU(Cell):
     """Gated recurrent unit (Cho 2014), with the reset gate after the recurrent product, as cuDNN has it."""
@@ -186,6 +212,11 @@ class GRU(Cell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
+
+    def once(self, x: Tensor, state: State) -> State:
+        (xr, xz, xn), (hr, hz, hn) = (part.chunk(3, dim=1) for part in self._products(x, state[0]))
+        new = (xn + (xr + hr).sigmoid() * hn).tanh()
+        return (torch.lerp(new, state[0], (xz + hz).sigmoid()),)
 
 
 CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}

@@ -19,9 +19,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from seqtext.nn.attention import Additive, Attention, AttentionConfig, General, build_attention
+from seqtext.nn.attention import Additive, Attention, AttentionConfig, Scaled, build_attention
 from seqtext.nn.cells import CELLS, State
 from seqtext.nn.dropout import LockedDropout
+from seqtext.nn.products import linear
 from seqtext.nn.rnn import ForwardConfig, Recurrent
 
 
@@ -31,8 +32,8 @@ class DecoderConfig(ForwardConfig):
     context: Literal["attention", "initial", "input", "both"] = "attention"
     """How it knows the source: by attention; or as one vector, that its state begins from (initial), that it reads at
     every step (input), or both."""
-    attention: AttentionConfig = Field(default=General(), discriminator="name")
-    """How positions of the source are weighed."""
+    attention: AttentionConfig = Field(default=Scaled(), discriminator="name")
+    """How positions of the source are weighed. Scaled attention finds where to look soonest, at high rates too."""
     attention_layer: int = Field(default=1, ge=1)
     """The layer whose states look at the source, counted from 1; those above it read what it saw."""
     input_feeding: bool = False
@@ -183,13 +184,12 @@ class RecurrentDecoder(nn.Module):
         """x (N, T, E) -> outputs (N, T, O), state, weights (N, T, S); T is 1 wherever N is not B."""
         count, time = x.size(0), x.size(1)
         width = count // max(1, len(memory.summary))  # a process may have an empty share of a batch
-        lengths = torch.full((count,), time)
         inputs = [x]
         if self.context in ("input", "both"):
             inputs.append(memory.summary.repeat_interleave(width, 0).unsqueeze(1).expand(-1, time, -1))
         if state.fed is not None:
             inputs.append(state.fed.unsqueeze(1))
-        states, lower = self.lower(_joined(inputs), lengths, state.lower, masks=masks and masks.lower)
+        states, lower = self.lower(_joined(inputs), None, state.lower, masks=masks and masks.lower)
         weights, coverage, seen = None, state.coverage, None
         upper: list[State] = []
         read = [x]
@@ -200,10 +200,8 @@ class RecurrentDecoder(nn.Module):
             coverage = None if coverage is None else coverage + seen
             if self.upper is not None:
                 dropped = self.dropout(states) if masks is None else states * masks.between
-                states, upper = self.upper(
-                    _joined([dropped, context]), lengths, state.upper, masks=masks and masks.upper
-                )
-        outputs = self.output(_joined([states, *read])).tanh()
+                states, upper = self.upper(_joined([dropped, context]), None, state.upper, masks=masks and masks.upper)
+        outputs = linear(self.output, _joined([states, *read])).tanh()
         fed = outputs[:, -1] if state.fed is not None else None
         return outputs, DecoderState(lower, upper, fed, seen, coverage), weights
 

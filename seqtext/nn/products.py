@@ -15,3 +15,19 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
+
+
+def without_gradient(x: Tensor) -> bool:
+    """Whether what is computed from x now is for prediction in float32 on a CPU, where `product` is the faster way."""
+    return (
+        ONEDNN
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer(x)`, by `product` where no gradient is wanted."""
+    return product(x, layer.weight, layer.bias) if without_gradient(x) else layer(x)

@@ -138,21 +138,24 @@ class Recurrent(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lengths: Tensor,
+        lengths: Tensor | None,
         state: list[State] | None = None,
         *,
         with_state: bool = True,
         masks: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[State]]:
-        """x (B, T, D), lengths (B,) on the CPU -> states (B, T, directions * H), state.
+        """x (B, T, D), lengths (B,) on the CPU, or None where all are T -> states (B, T, directions * H), state.
 
         The state is one tuple of (B, H) tensors a layer and direction, layer by layer, forward before backward, each
         row's own at its last real step. Without `with_state` it is an empty list, and ragged batches stay on the
         fastest kernel. States at padded positions are arbitrary but finite. `masks`, drawn once by `masks`, keep the
         dropout between layers locked where a text is read step by step.
         """
-        ragged = bool((lengths != x.size(1)).any())
-        order = reversal(lengths, x.size(1), x.device) if self.directions == 2 else None
+        ragged = lengths is not None and bool((lengths != x.size(1)).any())
+        order = None
+        if self.directions == 2:
+            whole = torch.full((x.size(0),), x.size(1)) if lengths is None else lengths
+            order = reversal(whole, x.size(1), x.device)
         ends = lengths if with_state and ragged else None
         result: list[State] = []
         cells: Any
