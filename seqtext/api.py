@@ -30,6 +30,7 @@ from seqtext.task import (
     Split,
     Table,
     TranslatingTask,
+    WarningTask,
     to_device,
 )
 from seqtext.training.distributed import Devices, resolve_device
@@ -55,6 +56,8 @@ class Evaluation(NamedTuple):
     """The examples that it does worst on first, then others worth looking at; None for a task without such lists."""
     comparison: Comparison | None = None
     """With another run on the same data, where that was asked for."""
+    warnings: Sequence[str] = ()
+    """What looks wrong with the data, or is not read of it."""
 
 
 WORST = 50
@@ -221,7 +224,9 @@ def evaluate(
         facts.append(f"compared with {compare}")
         if isinstance(other.task, TranslatingTask):
             facts[-1] += f" ({other.task.searched(options)})"
-    return Evaluation(split, len(dataset), scores, "; ".join(facts), tables, adaptation, listings, comparison)
+    doubts = model.task.warnings({split: dataset}) if isinstance(model.task, WarningTask) else []
+    told = "; ".join(facts)
+    return Evaluation(split, len(dataset), scores, told, tables, adaptation, listings, comparison, doubts)
 
 
 def _read(model: Model, data: str | None, split: Split) -> tuple[Any, Dataset]:

@@ -264,7 +264,15 @@ class WarningTask(Protocol):
     """What a task has besides where it can tell that data is not what it should be, though it can be trained on."""
 
     def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
-        """A sentence for each doubt."""
+        """A sentence for each doubt about these splits, which may be all or one."""
+
+
+@runtime_checkable
+class CuttingTask(Protocol):
+    """What a task has besides where it may not read all of an input."""
+
+    def cut(self, example: Any) -> str | None:
+        """What is read of a prepared input instead of all of it, in words; None where all is."""
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -92,6 +92,8 @@ def evaluate(
             listen=passes,
             **options,
         )
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     for number, listing in enumerate(result.listings or []):
         if number == 0 and errors is not None:
             _write_listing(listing, Path(errors), given=True)

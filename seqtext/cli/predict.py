@@ -39,6 +39,7 @@ def predict(
     """
     from seqtext import api
     from seqtext.errors import InputError
+    from seqtext.task import CuttingTask
 
     if (confidence or nbest > 1) and not as_json:
         raise InputError("--confidence and --nbest need --json, which has room for them")
@@ -58,7 +59,12 @@ def predict(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the locale
     write = sys.stdout.write
-    for example, prediction in results:
+    cuts = 0
+    for line, (example, prediction) in enumerate(results, start=1):
+        if isinstance(model.task, CuttingTask) and (cut := model.task.cut(example)):
+            cuts += 1
+            if cuts == 1:
+                typer.echo(f"note: line {line}: {cut}", err=True)
         if as_json:
             write(json.dumps(model.task.record(example, prediction), ensure_ascii=False) + "\n")
         else:
@@ -66,3 +72,5 @@ def predict(
         if sys.stdout.isatty():
             sys.stdout.flush()
     sys.stdout.flush()
+    if cuts > 1:
+        typer.echo(f"note: {cuts:,} of {line:,} lines were not read whole", err=True)

@@ -58,7 +58,7 @@ class TokenizerConfig(Config):
         if self.unit in ("bpe", "unigram") and self.max_size is None:
             raise ValueError(f"max_size must be given for the unit {self.unit!r}, for example 8000")
         if self.unit == "unigram" and self.min_frequency != 1:
-            raise ValueError("min_frequency is not read for the unit 'unigram'; max_size alone decides")
+            raise ValueError("min_frequency is not read for the unit 'unigram', max_size alone decides: set it to 1")
         return self
 
 

@@ -302,7 +302,7 @@ class Lm:
             facts.append((split, f"{size}; {unknown} ({splits[split].info.description})"))
         entries = f"{self.tokenizer.size:,} {self.tokenizer.unit}s, <pad>, <unk> and {EOS} among them"
         if self.tokenizer.size > 100_000:
-            entries += '; so many are faster with model.softmax.name = "adaptive"'
+            entries += '; so many are faster with model.softmax.name = "adaptive" and model.tied = false'
         facts.append(("vocabulary", entries))
         return facts
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -259,6 +260,21 @@ class Sentiment:
         if length > self.data.max_tokens and self.data.long != "windows":
             result["cut"] = {"tokens": length, "read": self.data.max_tokens, "rule": self.data.long}
         return result
+
+    def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
+        """Where texts are not read whole."""
+        facts = []
+        for split, dataset in splits.items():
+            lengths = pc.list_value_length(column(dataset, "tokens")).to_numpy()
+            if self.data.long != "windows" and (lengths > self.data.max_tokens).any():
+                rule = long_fact(lengths, max_tokens=self.data.max_tokens, rule=self.data.long)
+                facts.append(f"{split}: {rule}")
+        return facts
+
+    def cut(self, example: Sentence) -> str | None:
+        if len(example) <= self.data.max_tokens or self.data.long == "windows":
+            return None
+        return f'{self.data.max_tokens} of {len(example)} tokens are read (data.long = "{self.data.long}")'
 
     def describe(self, splits: Mapping[str, Dataset], encoded: Mapping[str, Encoded]) -> list[tuple[str, str]]:
         facts = []

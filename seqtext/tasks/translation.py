@@ -370,6 +370,8 @@ class TranslationTask:
 
     def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
         """Where sides are swapped between training and another split."""
+        if "train" not in splits:
+            return []
         found = {split: swapped(splits["train"], dataset) for split, dataset in splits.items() if split != "train"}
         return [f"{split}: {warning}" for split, warning in found.items() if warning]
 

@@ -158,9 +158,10 @@ def fit(
             count = devices.sum(sum(loss.count for loss in losses))
             norm = _divide_and_clip(module, count, config.clip, devices)
             window.add(losses, norm, group)
-            rate = schedule.rate(progress.step) * sum(loss.rate for loss in losses) / len(losses)
+            rate = schedule.rate(progress.step)
+            share = sum(loss.rate for loss in losses) / len(losses)
             for parameters_group in optimizer.param_groups:
-                parameters_group["lr"] = rate * parameters_group["factor"]
+                parameters_group["lr"] = rate * share * parameters_group["factor"]
             optimizer.step()
             progress.step += 1
             progress.batch += len(group)

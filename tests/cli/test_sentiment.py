@@ -73,6 +73,23 @@ def test_predict_prints_label_probability_and_text(cli, trained):
     assert (records[0]["label"], records[1]["label"]) == (predictions[0].label, None)
 
 
+def test_texts_that_are_not_read_whole_are_told_by_every_command(cli, reviews, tmp_path):
+    settings = [*WORDS, "train.epochs=1", "data.max_tokens=4"]
+    shown = cli("train", "sentiment", *settings, "--data", reviews, "--out", tmp_path / "run")
+    told = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
+    rule = 'longer than data.max_tokens = 4: only their first 4 tokens are read (data.long = "head")'
+    assert [line.split(":")[1].strip() for line in told] == ["train", "valid", "test"]
+    assert all(line.endswith(rule) for line in told)
+    assert told[2] in cli("evaluate", tmp_path / "run").err.splitlines()
+    lines = b"Good .\nNot very good at all .\nBad .\nI did not like it .\n"
+    assert cli("predict", tmp_path / "run", stdin=lines).err.splitlines()[-2:] == [
+        'note: line 2: 4 of 6 tokens are read (data.long = "head")',
+        "note: 2 of 4 lines were not read whole",
+    ]
+    whole = cli("train", "sentiment", *settings, "data.long=windows", "--data", reviews, "--out", tmp_path / "other")
+    assert "warning: " not in whole.err
+
+
 @pytest.mark.parametrize(
     ("flags", "options", "name"),
     [(["--nbest", "2"], {"nbest": 2}, "nbest"), (["--confidence"], {"confidence": True}, "confidence")],
