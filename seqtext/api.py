@@ -161,6 +161,7 @@ def evaluate(
     data: str | None = None,
     *,
     split: Split = "test",
+    overrides: Overrides = (),
     device: str = "auto",
     batch_tokens: int | None = None,
     dynamic: bool = False,
@@ -173,8 +174,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on a split of its own data, or of `data`: a folder, a source name, or a single file.
 
-    `options` are those of the task's `predict`. Where the task can tell, the `worst` (50) examples that the run does
-    worst on are listed. Its scores can be compared with those of the run `compare` on the same data.
+    `overrides` are values of the run's [data] that say how files read, such as `data.text_field`; what training made of
+    them is fixed. `options` are those of the task's `predict`. Where the task can tell, the `worst` (50) examples that
+    the run does worst on are listed. Its scores can be compared with those of the run `compare` on the same data.
     A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
     or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
     own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
@@ -192,8 +194,10 @@ def evaluate(
     if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
-    settings, dataset = _read(model, data, split)
-    baseline = None if compare is None else _baseline(model, dataset, compare, data, split, device, options)
+    settings, dataset = _read(model, data, split, overrides)
+    baseline = None
+    if compare is not None:
+        baseline = _baseline(model, dataset, compare, data, split, overrides, device, options)
     encoded = session.encode(model.task, settings, split, dataset)
     adaptation, facts = None, [model.task.metric]
     if isinstance(model.task, AdaptingTask) and (how.dynamic or how.cache):
@@ -208,7 +212,9 @@ def evaluate(
         facts.append(model.task.searched(options))
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
     source = session.origin(settings, split)
-    facts += [f"{settings.part(split)} of {source}", f"seqtext {__version__}"]
+    assigned = overrides.items() if isinstance(overrides, Mapping) else [text.split("=", 1) for text in overrides]
+    changed = "".join(f", {key}={value}" for key, value in assigned)
+    facts += [f"{settings.part(split)} of {source}{changed}", f"seqtext {__version__}"]
     listings = None
     if isinstance(model.task, ListingTask):
         about = {"split": settings.part(split), "data": source}
@@ -229,11 +235,13 @@ def evaluate(
     return Evaluation(split, len(dataset), scores, told, tables, adaptation, listings, comparison, doubts)
 
 
-def _read(model: Model, data: str | None, split: Split) -> tuple[Any, Dataset]:
-    """The settings of a run's own data, or of `data`, and a split of it."""
+def _read(model: Model, data: str | None, split: Split, overrides: Overrides) -> tuple[Any, Dataset]:
+    """The settings of a run's own data, or of `data`, and a split of it. Raises `ConfigError` for `overrides`."""
     settings = model.run.recipe.data
     if data is not None:
         settings = with_source(settings, data, split)
+    if overrides:
+        settings = recipes.read_otherwise(settings, overrides, source=f"evaluate {model.run.folder}")
     return settings, model.task.read(settings, split)
 
 
@@ -243,6 +251,7 @@ def _baseline(
     run: str | Path,
     data: str | None,
     split: Split,
+    overrides: Overrides,
     device: str,
     options: Mapping[str, Any],
 ) -> tuple[Model, Any]:
@@ -251,7 +260,7 @@ def _baseline(
     if other.task.name != model.task.name:
         raise InputError(f"{run}: a run of the task {other.task.name}, and {model.run.folder} one of {model.task.name}")
     other.check(options)
-    settings, same = _read(other, data, split)
+    settings, same = _read(other, data, split, overrides)
     if len(same) != len(dataset):
         found = f"{len(dataset):,} examples and {len(same):,}"
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from seqtext.config import Config, override, parse, read_toml, to_toml
+from seqtext.data.sources import reading_keys
 from seqtext.errors import ConfigError, InputError
 from seqtext.shelf import find
 from seqtext.tasks import TASKS
@@ -107,16 +108,40 @@ def choose(
 def _check_cut(recipe: Recipe, data: str, folds: int) -> None:
     """Raises `ConfigError` unless the one file `data` will be cut into splits."""
     hint = "give a folder, or data.train=FILE data.valid=FILE data.test=FILE"
-    if _is_cut(recipe.task):
-        if folds or recipe.data.folds or recipe.data.hold_out:
+    cut = _is_cut(recipe.task)
+    if "hold_out" in recipe.task.Data.model_fields:
+        if folds or recipe.data.hold_out or (cut and recipe.data.folds):
             return
-        hint += "; or have it cut: data.hold_out=0.1 (a tenth to validate on, a tenth to test on) or --folds 5"
+        hint += "; or have it cut: data.hold_out=0.1 (a tenth to validate on, a tenth to test on)"
+        hint += " or --folds 5" if cut else ""
     raise ConfigError(f"--data {data}", [f"this is one file, and training needs more than one split; {hint}"])
 
 
 def _is_cut(task: type[Any]) -> bool:
-    """Whether data of this task can be cut into splits and folds."""
+    """Whether data of this task can be cut into folds."""
     return "folds" in task.Data.model_fields
+
+
+def read_otherwise(data: Any, overrides: Sequence[str] | Mapping[str, Any], *, source: str) -> Any:
+    """A run's [data] with other values of the keys that say how files read, written as in `load`.
+
+    Raises `ConfigError` for any other key, as a trained run has made something of it already.
+    """
+    allowed = reading_keys(type(data))
+    known = ", ".join(f"data.{name}" for name in allowed)
+    faults = []
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        section, _, rest = key.strip().partition(".")
+        name = rest.partition(".")[0]
+        if not equals and not isinstance(overrides, Mapping):
+            faults.append(f"{text!r}: expected KEY=VALUE with a key among {known}; other data is named by --data")
+        elif section != "data" or not name or (name in type(data).model_fields and name not in allowed):
+            faults.append(f"{key}: fixed in a trained run; only how data reads can change: {known}")
+    if faults:
+        raise ConfigError(source, faults)
+    values = override({"data": data.model_dump()}, overrides, source=source)
+    return parse(type(data), values["data"], source=source, prefix="data")
 
 
 def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:

@@ -92,6 +92,11 @@ def open_run(folder: str | Path) -> Run:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
     place = folder / "meta.json"
+    if not place.exists() and (inner := sorted(path.parent.name for path in folder.glob("*/meta.json"))):
+        raise RunError(
+            f"{folder}: no run itself, it holds runs ({', '.join(inner)}): name one of them; a training with --seeds "
+            "or --folds goes on by the same command as before, without --resume"
+        )
     meta = read_json(place, check=lambda value: isinstance(value, dict) and "format" in value)
     version = meta["format"]
     if not isinstance(version, int) or version > FORMAT:

@@ -52,6 +52,7 @@ def home(tmp_path_factory):
     for split in ("train", "valid", "test"):
         text = list(corpus_sample(split))[:60]
         (folder / "my-text" / f"{split}.txt").write_text("\n".join(text), encoding="utf-8")
+    (folder / "novel.txt").write_text("\n".join(list(corpus_sample("train"))[:100]), encoding="utf-8")
     (folder / "my-pairs").mkdir()
     for split, size in (("train", 300), ("valid", 40), ("test", 40)):
         for language, lines in zip(("en", "de"), zip(*translation_sample(split, size=size))):

@@ -165,6 +165,18 @@ def test_a_run_that_is_not_there_is_told(tmp_path):
         seqtext.load(tmp_path)
 
 
+def test_a_folder_of_several_runs_is_told_with_how_to_go_on(trained, tmp_path):
+    for name in ("seed-1", "seed-2"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    for use in (seqtext.load, lambda folder: seqtext.train(resume=folder)):
+        with pytest.raises(RunError) as caught:
+            use(tmp_path / "runs")
+        assert str(caught.value) == (
+            f"{tmp_path / 'runs'}: no run itself, it holds runs (seed-1, seed-2): name one of them; a training with "
+            "--seeds or --folds goes on by the same command as before, without --resume"
+        )
+
+
 def test_a_folder_in_use_is_left_as_it_is(corpus, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

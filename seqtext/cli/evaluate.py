@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     run: RunFolder,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Settings of how the data reads to change, such as data.text_field=review."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Other data than the run's own: a folder, a file, sample, hub:NAME or nltk:CORPUS."),
@@ -82,6 +88,7 @@ def evaluate(
             run,
             data,
             split=split,  # type: ignore[arg-type]
+            overrides=overrides or (),
             device=device,
             batch_tokens=batch_tokens,
             dynamic=dynamic,

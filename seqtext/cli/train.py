@@ -30,8 +30,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder with train, valid and test files, or sample, hub:NAME, nltk:CORPUS; for sentiment also a "
-            "single file, with --folds or data.hold_out=0.1."
+            help="A folder with train, valid and test files, or sample, hub:NAME, nltk:CORPUS; for sentiment and lm "
+            "also a single file, with data.hold_out=0.1 (or --folds: sentiment)."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="The run folder to make; by default a new one under runs/.")] = None,

@@ -127,7 +127,7 @@ def read_classification(data: ClassificationData, split: Split) -> datasets.Data
         "nltk": importlib.metadata.version("nltk"),
         **reader.settings,
     }
-    modules = ("classification*", "brackets", "folds", "sentences", "tokenizer*", "text")
+    modules = ("classification*", "brackets", "folds", "records", "sentences", "tokenizer*", "text")
 
     import pyarrow as pa
 

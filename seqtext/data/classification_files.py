@@ -5,8 +5,7 @@ trees, hub datasets, NLTK's categorised corpora and the sample, a row at a time.
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seqtext.data import sources
 from seqtext.data.brackets import Tree, read_trees
 from seqtext.data.cache import code
+from seqtext.data.records import SHOWN, missing, open_records, string, suffix_of, unexpected
 from seqtext.data.sources import MissingSplit, Split
-from seqtext.data.text import first_line, open_bytes, open_json, open_text
+from seqtext.data.text import first_line, open_bytes, open_text
 from seqtext.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ SUFFIXES = {
 TEXT_SUFFIXES = (".txt", ".txt.gz")
 NO_CLASS = ("unsup",)
 """Folders beside the classes' that hold texts of no class: aclImdb has one of unlabelled reviews."""
-SHOWN = 40
-"""Characters of a name or value in a message."""
 
 
 class Row(NamedTuple):
@@ -84,10 +82,8 @@ def _file_reader(path: Path, data: ClassificationData) -> Reader:
     if form == "trees":
         return Reader(path, form, partial(_trees, path), [path])
     settings: dict[str, Any] = {"fields": [data.text_field, data.label_field]}
-    if form == "jsonl":
-        return Reader(path, form, partial(_json, path, data), [path], settings)
-    if form == "parquet":
-        return Reader(path, form, partial(_parquet, path, data), [path], settings)
+    if form == "jsonl" or form == "parquet":
+        return Reader(path, form, partial(_records, path, form, data), [path], settings)
     separator = data.separator or ("\t" if form == "tsv" else ",")
     settings |= {"separator": separator, "quotes": data.quotes}
     return Reader(path, form, partial(_csv, path, data, separator), [path], settings)
@@ -95,9 +91,8 @@ def _file_reader(path: Path, data: ClassificationData) -> Reader:
 
 def _format(path: Path) -> str:
     """How a file reads: by the end of its name, or else by its first line."""
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    if known := SUFFIXES.get(suffix_of(path)):
+        return known
     with open_bytes(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
@@ -114,26 +109,24 @@ def _format(path: Path) -> str:
 
 def _row(text: Any, label: Any, place: str | Path, line: int, data: ClassificationData) -> Row:
     """A checked row. Raises `DataError` unless there is a text and a label."""
-    if text is not None and not isinstance(text, str):
-        raise DataError(f"{data.text_field!r} is no text: {str(text)[:SHOWN]}", path=place, line=line)
-    if text is None or not text.strip():
+    if text is None or not string(text, data.text_field, place, line).strip():
         raise DataError(f"empty text ({data.text_field!r})", path=place, line=line)
     if isinstance(label, bool):
         label = str(label).lower()
     elif label is None or (isinstance(label, str) and not label.strip()):
         raise DataError(f"no label ({data.label_field!r} is empty)", path=place, line=line)
     elif not isinstance(label, str | int):
-        found = f"{type(label).__name__} {str(label)[:SHOWN]}"
-        raise DataError(f"{data.label_field!r} is {found}; expected text or a whole number", path=place, line=line)
+        raise unexpected(label, data.label_field, "a string or a whole number", place, line)
     return Row(place, line, text, str(label).strip())
 
 
-def _missing(data: ClassificationData, found: Collection[str], what: str) -> str | None:
-    """What to say of columns or keys that are not there."""
-    fields = {"text_field": data.text_field, "label_field": data.label_field}
-    missing = [f"{what} {field!r} (data.{key})" for key, field in fields.items() if field not in found]
-    there = ", ".join(name[:SHOWN] for name in found) or "none"
-    return f"no {' and no '.join(missing)}; found: {there}" if missing else None
+def _fields(data: ClassificationData) -> dict[str, str]:
+    return {"text_field": data.text_field, "label_field": data.label_field}
+
+
+def _records(path: Path, form: str, data: ClassificationData) -> Iterator[Row]:
+    for number, (text, label) in open_records(path, form, _fields(data)):
+        yield _row(text, label, path, number, data)
 
 
 # CSV and TSV
@@ -171,54 +164,16 @@ def _csv(path: Path, data: ClassificationData, separator: str) -> Iterator[Row]:
 
 def _columns(header: list[str], path: Path, line: int, data: ClassificationData, separator: str) -> tuple[int, int]:
     """Where text and label stand in a row."""
-    if problem := _missing(data, header, "column"):
-        hint = "; the first row must name the columns"
+    if problem := missing(_fields(data), header, "column", hint="the first row must name the columns"):
         others = [other for other in ",;\t|" if other != separator and len(header) == 1 and other in header[0]]
         if others:
-            hint = f"; if columns are parted by {others[0]!r}, set data.separator to it"
-        raise DataError(problem + hint, path=path, line=line)
-    for field in (data.text_field, data.label_field):
+            advice = f"if columns are parted by {others[0]!r}, set data.separator to it"
+            problem = f"found 1 column, {header[0][:SHOWN]!r}; {advice}"
+        raise DataError(problem, path=path, line=line)
+    for field in _fields(data).values():
         if header.count(field) > 1:
             raise DataError(f"{header.count(field)} columns are called {field!r}", path=path, line=line)
     return header.index(data.text_field), header.index(data.label_field)
-
-
-# JSON lines and Parquet
-
-
-def _json(path: Path, data: ClassificationData) -> Iterator[Row]:
-    for number, record in open_json(path):
-        if problem := _missing(data, record, "key"):
-            raise DataError(problem, path=path, line=number)
-        yield _row(record[data.text_field], record[data.label_field], path, number, data)
-
-
-def _parquet(path: Path, data: ClassificationData) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    fields = [data.text_field, data.label_field]
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            if problem := _missing(data, file.schema_arrow.names, "column"):
-                raise DataError(problem, path=path)
-            names = _class_names(file.schema_arrow.metadata, data.label_field)
-            for batch in file.iter_batches(batch_size=1000, columns=fields):
-                for text, label in zip(*(batch.column(field).to_pylist() for field in fields)):
-                    number += 1
-                    yield _row(text, label if names is None else names.get(label), path, number, data)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not a Parquet file, or a damaged one: {error}", path=path) from None
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None, field: str) -> dict[int, str] | None:
-    """The names of class labels that `datasets` keeps beside the columns when it writes Parquet."""
-    try:
-        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][field]["names"]
-        return dict(enumerate(names))
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 # A folder a class
@@ -310,10 +265,10 @@ def _sample(split: Split) -> Iterator[Row]:
 
 
 def _hub_reader(hub: sources.Hub, data: ClassificationData, split: Split) -> Reader:
-    fields = (data.text_field, data.label_field)
+    fields = list(_fields(data).values())
     dataset = sources.load_hub(hub, split)
     place = f"hub:{hub.name}"
-    sources.check_fields(dataset, {"text_field": fields[0], "label_field": fields[1]}, place=place)
+    sources.check_fields(dataset, _fields(data), place=place)
 
     def read() -> Iterator[Row]:
         for row, (text, label) in enumerate(sources.hub_rows(dataset, fields), start=1):

@@ -3,6 +3,9 @@
 A row is one line in a column `text`, without the spaces at its ends. Every line end stands for an `<eos>` later on (the
 convention of the Penn Treebank; see `stream`). Reading streams and writes the cache in bounded batches, so that memory
 does not grow with the corpus; only a single line has to fit into it.
+
+Where a text has no validation or test part, its last lines may be held out for them (`data.hold_out`): views of the
+one memory-mapped text, in its order.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field
 
 from seqtext.data import sources
 from seqtext.data.cache import Write, cached, code, fingerprint
+from seqtext.data.records import JSON_SUFFIXES, open_records, string, suffix_of
 from seqtext.data.sources import MissingSplit, SourceData, Split
-from seqtext.data.text import open_json, open_text
+from seqtext.data.text import open_text
 from seqtext.data.tokenizer import TokenizerConfig
 from seqtext.errors import DataError
 
@@ -34,7 +40,6 @@ LOOKED_AT = 2_000
 APART = 0.95
 """The share of punctuation marks that stand apart, in a text that is already tokenised."""
 MARKS = frozenset(',;?!"()')
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Line = tuple[int, str]  # number, from 1, in the file or of the row; and text
 
@@ -53,6 +58,17 @@ class CorpusData(SourceData):
     `auto` looks at the first lines of the training text, for all splits. Only the unit `word` reads it."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """What the entries of the model are: words, characters or pieces."""
+    hold_out: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of the lines of the training text held out for validation where there is no other text for it, and as much
+    again for test. A text has an order, so they are its end: the test part last, the validation part before it."""
+
+    learned: ClassVar[frozenset[str]] = frozenset({"pretokenized", "tokenizer"})
+
+    def uncut(self) -> Self:
+        return self.model_copy(update={"hold_out": 0.0})
+
+    def part(self, split: Split) -> str:
+        return f"{split} (hold_out {self.hold_out})" if split in _parts(self, split) else split
 
 
 class CorpusFacts(NamedTuple):
@@ -94,8 +110,9 @@ def read_corpus(data: CorpusData, split: Split) -> datasets.Dataset:
     """A split with the column `text`, one row a line, memory-mapped.
 
     A line longer than `LONGEST` characters (running text without line ends) is cut at spaces into rows of at most that.
-    Raises `MissingSplit` where there is no such split, and `DataError` with file and line (or row) where text is
-    missing, not UTF-8, has a NUL character in it, or is blank altogether.
+    Raises `MissingSplit` where there is no such split and none is held out, and `DataError` with file and line (or row)
+    where text is missing, not UTF-8, has a NUL character in it, or is blank altogether, and where it has too few lines
+    for what is held out.
     """
     return open_corpus(data, split).dataset
 
@@ -104,9 +121,17 @@ def open_corpus(data: CorpusData, split: Split) -> CorpusSplit:
     """As `read_corpus`, with the facts that were found."""
     import pyarrow as pa
 
-    reader = _reader(data, split)
+    if parts := _parts(data, split):
+        return _open_part(data, split, parts)
+    try:
+        reader = _reader(data, split)
+    except MissingSplit as error:
+        if split == "train":
+            raise
+        advice = "data.hold_out = 0.1 takes the last tenth of the training text for it"
+        raise MissingSplit(f"{error}; {advice}") from None
     settings = {"format": reader.format, "blank_lines": data.blank_lines, **reader.settings}
-    key = fingerprint([*reader.paths, *code("corpus", "corpus_sample")], settings)
+    key = fingerprint([*reader.paths, *code("corpus", "corpus_sample", "records", "text")], settings)
     dataset, found = cached(
         key,
         schema=pa.schema([("text", pa.string())]),
@@ -150,6 +175,44 @@ def is_tokenized(lines: Iterable[str]) -> bool:
         if words and words[-1].endswith("."):
             apart, attached = (apart + 1, attached) if words[-1] == "." else (apart, attached + 1)
     return apart > 0 and apart >= APART * (apart + attached)
+
+
+def _parts(data: CorpusData, split: Split) -> tuple[Split, ...]:
+    """The parts that the training text is cut in, in its order, where `split` is one of them; else none."""
+    held: tuple[Split, ...] = ("valid", "test")
+    missing = [other for other in held if data.hold_out and not _has(data, other)]
+    return ("train", *missing) if missing and split in ("train", *missing) else ()
+
+
+def _has(data: CorpusData, split: Split) -> bool:
+    try:
+        _reader(data, split)
+    except MissingSplit:
+        return False
+    return True
+
+
+def _open_part(data: CorpusData, split: Split, parts: tuple[Split, ...]) -> CorpusSplit:
+    """A part of the training text: a view of its rows."""
+    import pyarrow.compute as pc
+
+    whole, facts = open_corpus(data.uncut(), "train")
+    held = round(facts.lines * data.hold_out)
+    sizes = {other: held for other in parts[1:]}
+    sizes["train"] = facts.lines - sum(sizes.values())
+    if not all(sizes.values()):
+        none, lines = next(other for other in parts if not sizes[other]), "line" if facts.lines == 1 else "lines"
+        message = f"data.hold_out = {data.hold_out} leaves nothing for {none}: the text has {facts.lines:,} {lines}"
+        raise DataError(message, path=_reader(data, "train").place)
+    first = sum(sizes[other] for other in parts[: parts.index(split)])
+    dataset = whole.select(range(first, first + sizes[split]))
+    dataset._fingerprint = key = fingerprint([], {"whole": facts.fingerprint, "first": first, "size": sizes[split]})
+    characters = pc.sum(pc.utf8_length(dataset.data.column("text"))).as_py() + sizes[split]
+    # What the training part shows, as a reader of that part alone would find.
+    tokenized = is_pretokenized(data, whole.select(range(min(sizes["train"], LOOKED_AT))))
+    facts = facts._replace(lines=sizes[split], characters=characters, pretokenized=tokenized, fingerprint=key)
+    dataset.info.description = f"{facts}, cut from the training text"
+    return CorpusSplit(dataset, facts)
 
 
 def _train_is_tokenized(data: CorpusData, otherwise: bool) -> bool:
@@ -230,44 +293,18 @@ def _numbered(texts: Iterable[str]) -> Iterator[Line]:
 
 
 def _file_reader(path: Path, data: CorpusData) -> Reader:
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     by_name = "jsonl" if suffix in JSON_SUFFIXES else "parquet" if suffix == ".parquet" else "text"
     chosen = by_name if data.format == "auto" else data.format
     if chosen == "text":
         return Reader(path, chosen, partial(open_text, path), [path], {})
-    read = partial(_json if chosen == "jsonl" else _parquet, path, data.text_field)
+    read = partial(_strings, path, chosen, data.text_field)
     return Reader(path, chosen, read, [path], {"field": data.text_field})
 
 
-def _json(path: Path, field: str) -> Iterator[Line]:
-    for number, record in open_json(path):
-        if field not in record:
-            keys = ", ".join(map(repr, record)) or "none"
-            raise DataError(f"no key {field!r} (data.text_field); found: {keys}", path=path, line=number)
-        yield number, _text(record[field], field, path, number)
-
-
-def _parquet(path: Path, field: str) -> Iterator[Line]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if field not in names:
-                raise DataError(f"no column {field!r} (data.text_field); found: {', '.join(names)}", path=path)
-            texts = (value for batch in file.iter_batches(columns=[field]) for value in batch.column(0).to_pylist())
-            for row, value in enumerate(texts, start=1):
-                yield row, _text(value, field, path, row)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not a Parquet file, or a damaged one: {error}", path=path) from None
-
-
-def _text(value: object, field: str, place: str | Path, number: int) -> str:
-    if isinstance(value, str):
-        return value
-    found = "nothing" if value is None else f"a value of type {type(value).__name__}"
-    raise DataError(f"{field!r} holds {found}, expected a string", path=place, line=number)
+def _strings(path: Path, form: str, field: str) -> Iterator[Line]:
+    for number, (value,) in open_records(path, form, {"text_field": field}):
+        yield number, string(value, field, path, number)
 
 
 def _hub_reader(hub: sources.Hub, data: CorpusData, split: Split) -> Reader:
@@ -278,7 +315,7 @@ def _hub_reader(hub: sources.Hub, data: CorpusData, split: Split) -> Reader:
 
     def read() -> Iterator[Line]:
         for row, (value,) in enumerate(sources.hub_rows(dataset, [field]), start=1):
-            yield row, _text(value, field, place, row)
+            yield row, string(value, field, place, row)
 
     paths, settings = sources.hub_origin(dataset, [field])
     return Reader(place, "hub", read, paths, settings)

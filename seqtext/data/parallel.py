@@ -113,7 +113,7 @@ def read_parallel(data: ParallelData, split: Split) -> datasets.Dataset:
         filters |= {"length": data.max_length, "ratio": data.max_ratio, "duplicates": data.drop_duplicates}
     settings = {"format": reader.format, "filters": filters, **reader.settings}
     dataset, facts = cached(
-        fingerprint([*reader.paths, *code("parallel*", "text")], settings),
+        fingerprint([*reader.paths, *code("parallel*", "records", "text")], settings),
         schema=pa.schema([("source", pa.string()), ("target", pa.string())]),
         build=partial(_build, reader, data, split),
         kind="parallel",

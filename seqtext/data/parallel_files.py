@@ -4,7 +4,6 @@ datasets and the sample, a pair at a time.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtext.data import sources
 from seqtext.data.cache import code
+from seqtext.data.records import JSON_SUFFIXES, instead, missing, string, suffix_of
 from seqtext.data.sources import MissingSplit, Split
 from seqtext.data.text import first_line, open_json, open_text
 from seqtext.errors import DataError
@@ -19,13 +19,11 @@ from seqtext.errors import DataError
 if TYPE_CHECKING:
     from seqtext.data.parallel import ParallelData
 
-FORMATS = {"tsv": (".tsv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+FORMATS = {"tsv": (".tsv",), "jsonl": JSON_SUFFIXES}
 """Suffixes of the files that hold both sides."""
 NAMES = {"tsv": "TSV file", "jsonl": "JSON lines file"}
 BOTH = "translation"
 """The column of hub datasets, and the key of JSON lines, that holds both sides by language."""
-SHOWN = 40
-"""Characters of a name or value in a message."""
 
 
 class Pair(NamedTuple):
@@ -163,18 +161,10 @@ def _beside(stem: Path) -> list[Path]:
 def _no_side(data: ParallelData, stem: Path, there: Sequence[str], *, key: str = "") -> DataError:
     """Of a pair of which a file is not there; `there` are the languages that are."""
     names = {"data.source_language": data.source_language, "data.target_language": data.target_language}
-    missing = {name: language for name, language in names.items() if not _side(stem, language)}
-    files = " and no ".join(f"{stem.name}.{language} ({name})" for name, language in missing.items())
-    message = f"no file {files}, plain or .gz{key}; {_found(there, missing.values(), 'languages here')}"
+    lacking = {name: language for name, language in names.items() if not _side(stem, language)}
+    files = " and no ".join(f"{stem.name}.{language} ({name})" for name, language in lacking.items())
+    message = f"no file {files}, plain or .gz{key}; {instead(there, lacking.values(), 'languages here')}"
     return DataError(message, path=stem.parent)
-
-
-def _found(there: Iterable[str], missing: Iterable[str], what: str) -> str:
-    """What there is instead of what is missing, and the name that is probably meant."""
-    names = {name.lower(): name for name in there}
-    near = [found for name in missing for found in difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)]
-    listed = ", ".join(name[:SHOWN] for name in names.values()) or "none"
-    return f"{what}: {listed}" + (f"; did you mean {names[near[0]]!r}?" if near else "")
 
 
 # Files
@@ -210,7 +200,7 @@ def _file_reader(path: Path, data: ParallelData) -> Reader:
 
 def _format(path: Path, data: ParallelData) -> str:
     """How a file of both sides reads: by the end of its name, or else by its first line."""
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     for form, suffixes in FORMATS.items():
         if suffix in suffixes:
             return form
@@ -221,7 +211,7 @@ def _format(path: Path, data: ParallelData) -> str:
         return "tsv" if "\t" in line else "jsonl"
     one, other = data.languages
     expected = f"expected two files that end in .{one} and .{other}, or one in TSV (.tsv) or JSON lines (.jsonl)"
-    there = _found(_languages(_beside(path.with_suffix(""))), data.languages, "languages here")
+    there = instead(_languages(_beside(path.with_suffix(""))), data.languages, "languages here")
     raise DataError(f"cannot tell how this file reads; {expected}; {there}", path=path)
 
 
@@ -248,49 +238,48 @@ def _tsv(path: Path, data: ParallelData) -> Iterator[Pair]:
 def _header(columns: Sequence[str], path: Path, line: int, data: ParallelData) -> tuple[int, int] | None:
     """Where the sides stand by this first row; None if it is no header."""
     names = [column.strip() for column in columns]
-    fields = {"source_field": data.source_field, "target_field": data.target_field}
+    fields = _fields(data)
     for sides in (tuple(fields.values()), data.languages):
         if all(names.count(side) == 1 for side in sides):
             return names.index(sides[0]), names.index(sides[1])
-    missing = {key: field for key, field in fields.items() if names.count(field) != 1}
-    if len(missing) < 2 or any(field != type(data).model_fields[key].default for key, field in fields.items()):
-        wanted = " and one ".join(f"{field!r} (data.{key})" for key, field in missing.items())
+    lacking = {key: field for key, field in fields.items() if names.count(field) != 1}
+    if len(lacking) < 2 or any(field != type(data).model_fields[key].default for key, field in fields.items()):
+        wanted = " and one ".join(f"{field!r} (data.{key})" for key, field in lacking.items())
         message = f"the first row must name the columns: expected one {wanted}"
-        raise DataError(f"{message}; {_found(names, missing.values(), 'found')}", path=path, line=line)
+        raise DataError(f"{message}; {instead(names, lacking.values())}", path=path, line=line)
     return None
 
 
 def _json(path: Path, data: ParallelData) -> Iterator[Pair]:
-    fields = {"source_field": data.source_field, "target_field": data.target_field}
+    fields = _fields(data)
+    names = list(fields.values())
+    hint = f'"{BOTH}" with both languages will do too'
     for number, record in open_json(path):
-        if all(field in record for field in fields.values()):
-            source, target = (record[field] for field in fields.values())
+        problem = missing(fields, record, "key", hint=hint)
+        if problem is None:
+            yield _pair(names, [record[name] for name in names], path, number)
         elif isinstance(both := record.get(BOTH), dict):
-            source, target = _of_languages(both, data, path, number)
+            yield _translation(both, data, path, number)
         else:
-            missing = {key: field for key, field in fields.items() if field not in record}
-            wanted = " and no ".join(f"{field!r} (data.{key})" for key, field in missing.items())
-            there = _found(record, missing.values(), "found")
-            raise DataError(f'no key {wanted}, nor "{BOTH}" with both languages; {there}', path=path, line=number)
-        yield _pair(source, target, path, number)
+            raise DataError(problem, path=path, line=number)
 
 
-def _of_languages(both: Mapping[str, Any], data: ParallelData, place: str | Path, line: int) -> tuple[Any, Any]:
-    names = {"source_language": data.source_language, "target_language": data.target_language}
-    missing = {key: language for key, language in names.items() if language not in both}
-    if missing:
-        wanted = " and no ".join(f"{language!r} (data.{key})" for key, language in missing.items())
-        there = _found(both, missing.values(), "languages here")
-        raise DataError(f'"{BOTH}" has no {wanted}; {there}', path=place, line=line)
-    return both[data.source_language], both[data.target_language]
+def _fields(data: ParallelData) -> dict[str, str]:
+    return {"source_field": data.source_field, "target_field": data.target_field}
 
 
-def _pair(source: Any, target: Any, place: str | Path, line: int) -> Pair:
-    for value in (source, target):
-        if value is not None and not isinstance(value, str):
-            found = f"{type(value).__name__} {str(value)[:SHOWN]}"
-            raise DataError(f"found {found}, expected two strings", path=place, line=line)
-    return Pair(line, source or "", target or "")
+def _translation(both: Mapping[str, Any], data: ParallelData, place: str | Path, line: int) -> Pair:
+    """The pair of an object that holds both sides by language."""
+    languages = {"source_language": data.source_language, "target_language": data.target_language}
+    if problem := missing(languages, both, "language"):
+        raise DataError(f'"{BOTH}" has {problem}', path=place, line=line)
+    return _pair(data.languages, [both[language] for language in data.languages], place, line)
+
+
+def _pair(names: Sequence[str], values: Sequence[Any], place: str | Path, line: int) -> Pair:
+    """Two values, which messages call by these names. An empty side is checked where filters may leave it out."""
+    sides = ("" if value is None else string(value, name, place, line) for name, value in zip(names, values))
+    return Pair(line, *sides)
 
 
 # Other sources
@@ -302,14 +291,14 @@ def _hub_reader(hub: sources.Hub, data: ParallelData, split: Split) -> Reader:
     fields = [data.source_field, data.target_field]
     if BOTH in dataset.column_names and not all(field in dataset.column_names for field in fields):
         fields = [BOTH]
-    sources.check_fields(dataset, dict(zip(("source_field", "target_field"), fields)), place=place)
+    else:
+        sources.check_fields(dataset, _fields(data), place=place)
 
     def read() -> Iterator[Pair]:
         for row, values in enumerate(sources.hub_rows(dataset, fields), start=1):
             if len(values) == 1 and not isinstance(values[0], dict):
                 raise DataError(f'"{BOTH}" holds no text by language', path=place, line=row)
-            source, target = values if len(values) == 2 else _of_languages(values[0], data, place, row)
-            yield _pair(source, target, place, row)
+            yield _pair(fields, values, place, row) if len(values) == 2 else _translation(values[0], data, place, row)
 
     paths, settings = sources.hub_origin(dataset, fields)
     return Reader((place, place), "hub dataset", read, paths, {**settings, "languages": list(data.languages)})

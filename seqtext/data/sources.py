@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from seqtext.config import Config
 from seqtext.data.cache import quiet_datasets
+from seqtext.data.records import missing
 from seqtext.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class SourceData(Config):
     """A file to validate on, instead of the one that `source` has."""
     test: str | None = None
     """A file to test on, instead of the one that `source` has."""
+
+    learned: ClassVar[frozenset[str]] = frozenset()
+    """Keys that tell nothing of how files read, only what training makes of them."""
 
     def absolute(self) -> Self:
         """A copy whose paths hold from any folder: what a run keeps."""
@@ -132,6 +136,14 @@ def with_source(data: D, source: str, split: Split) -> D:
     else:
         update["source"] = source
     return data.uncut().model_copy(update=update)
+
+
+def reading_keys(schema: type[SourceData]) -> list[str]:
+    """The keys of a task's data that say how files read: those of the schema in this package that it builds on."""
+    package = __name__.rpartition(".")[0]
+    bases = (base for base in schema.__mro__ if issubclass(base, SourceData))
+    reader = next(base for base in bases if base.__module__.startswith(f"{package}."))
+    return [key for key in reader.model_fields if key not in reader.learned]
 
 
 def split_of(name: str) -> Split | None:
@@ -240,11 +252,9 @@ def load_hub(hub: Hub, split: Split) -> datasets.Dataset:
 
 
 def check_fields(dataset: datasets.Dataset, fields: Mapping[str, str], *, place: str) -> None:
-    """Raises `DataError` for a column that a hub dataset lacks; `fields` maps keys of `[data]` to columns."""
-    for key, field in fields.items():
-        if field not in dataset.column_names:
-            there = ", ".join(dataset.column_names)
-            raise DataError(f"no column {field!r} (data.{key}); found: {there}", path=place)
+    """Raises `DataError` for columns that a hub dataset lacks; `fields` maps keys of `[data]` to columns."""
+    if problem := missing(fields, dataset.column_names, "column"):
+        raise DataError(problem, path=place)
 
 
 def hub_rows(dataset: datasets.Dataset, fields: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.labels import Labels, TagError, detect_scheme, from_spans, read_tag, spans, split_tag
@@ -49,6 +49,8 @@ class TaggingData(SourceData):
     """The column of a hub dataset that holds the tokens."""
     tags_field: str = "ner_tags"
     """The column of a hub dataset that holds the tags, as strings or as class labels."""
+
+    learned: ClassVar[frozenset[str]] = frozenset({"scheme"})
 
 
 class TaggingFacts(NamedTuple):
@@ -101,7 +103,7 @@ def open_tagging(data: TaggingData, split: Split) -> TaggingSplit:
         "misaligned": data.misaligned,
         **reader.settings,
     }
-    key = fingerprint([*reader.paths, *code("tagging*", "labels")], settings)
+    key = fingerprint([*reader.paths, *code("tagging*", "labels", "records", "text")], settings)
 
     import pyarrow as pa
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seqtext.data import sources
 from seqtext.data.cache import code
 from seqtext.data.labels import Span, TagError, from_spans
+from seqtext.data.records import JSON_SUFFIXES, suffix_of
 from seqtext.data.sources import Split
 from seqtext.data.text import first_line, open_columns, open_json, open_text
 from seqtext.errors import DataError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from seqtext.data.tagging import TaggingData
 
 DOCSTART = "-DOCSTART-"
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 class Sentence(NamedTuple):
@@ -83,8 +83,7 @@ def _file_reader(path: Path, data: TaggingData) -> Reader:
     line = first_line(path)
     if line is None:
         raise DataError("no sentence: the file is empty or blank", path=path)
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    is_json = suffix in JSON_SUFFIXES or (line.startswith("{") and line.rstrip().endswith("}"))
+    is_json = suffix_of(path) in JSON_SUFFIXES or (line.startswith("{") and line.rstrip().endswith("}"))
     if data.format == "conll" or (data.format == "auto" and not is_json):
         hint = f"is data.tag_column = {data.tag_column} right? the first line is {_first_row(path, data)!r}"
         return Reader(path, "conll", partial(_conll, path, data), [path], hint=hint)

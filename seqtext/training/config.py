@@ -185,7 +185,7 @@ class TrainConfig(Config):
     3.2, who take 1/2.6)."""
     unfreeze: int = Field(default=0, ge=0)
     """If not 0, only the last layer is trained at first, and after every `unfreeze` epochs one more below it (Howard &
-    Ruder 2018, section 3.3, with 1)."""
+    Ruder 2018, section 3.3, with 1). Needs `init_from`."""
 
     @model_validator(mode="after")
     def _one_average(self) -> TrainConfig:
@@ -194,6 +194,12 @@ class TrainConfig(Config):
                 f"the optimizer asgd averages the weights itself; average '{self.average.name}' would replace that: "
                 "use sgd with it, or leave the average out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_random_layer_is_frozen(self) -> TrainConfig:
+        if self.unfreeze and self.init_from is None:
+            raise ValueError(f"unfreeze = {self.unfreeze} needs init_from: without it, random layers would be frozen")
         return self
 
     def absolute(self) -> Self:

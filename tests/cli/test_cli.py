@@ -185,6 +185,36 @@ def test_evaluate_takes_other_data_and_says_which(cli, run, corpus, tmp_path):
     assert sample["examples"] == 300 and "; valid of sample; " in sample["metric"]
 
 
+def test_evaluate_reads_data_of_other_columns(cli, refused, run, corpus, tmp_path):
+    rows = [line.split() for line in (corpus / "test.conll").read_text(encoding="utf-8").splitlines()]
+    turned = "".join(f"{' '.join(['x', *reversed(row)]) if row else ''}\n" for row in rows)
+    (tmp_path / "turned.txt").write_text(turned, encoding="utf-8")
+    columns = ["data.tag_column=1", "data.token_column=2"]
+    printed = json.loads(cli("evaluate", run, *columns, "--data", tmp_path / "turned.txt", "--json").out)
+    assert printed["f1"] == seqtext.evaluate(run).scores["f1"]
+    assert f"; test of {tmp_path / 'turned.txt'}, data.tag_column=1, data.token_column=2; " in printed["metric"]
+    given = seqtext.evaluate(run, overrides={"data.test": str(corpus / "valid.conll")})
+    assert given.scores == seqtext.evaluate(run, split="valid").scores
+
+    told = refused(
+        "evaluate", run, "my.txt", "data.words.min_frequency=2", "data.scheme=IO", "seed=3", "data=3"
+    ).splitlines()
+    allowed = "data.source, data.train, data.valid, data.test, data.format, data.separator, data.token_column, "
+    allowed += "data.tag_column, data.comment, data.input_scheme, data.misaligned, data.tokens_field, "
+    allowed += "data.tags_field"
+    fixed = f"fixed in a trained run; only how data reads can change: {allowed}"
+    assert told == [
+        f"evaluate {run}: 5 faults",
+        f"  'my.txt': expected KEY=VALUE with a key among {allowed}; other data is named by --data",
+        f"  data.words.min_frequency: {fixed}",
+        f"  data.scheme: {fixed}",
+        f"  seed: {fixed}",
+        f"  data: {fixed}",
+    ]
+    told = refused("evaluate", run, "data.tag_colum=1")
+    assert told == f"evaluate {run}: 1 fault\n  data.tag_colum: unknown key; did you mean 'tag_column'?"
+
+
 TEXT = "Angela Merkel flew to Berlin.\n\n   \nShe met Bob (her friend) in New York\nno names here"
 
 

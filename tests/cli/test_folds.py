@@ -104,6 +104,7 @@ ONE = "--data reviews.csv: 1 fault\n  this is one file, and training needs more 
             ["sentiment"],
             f"{ONE}; or have it cut: data.hold_out=0.1 (a tenth to validate on, a tenth to test on) or --folds 5",
         ),
+        (["lm"], f"{ONE}; or have it cut: data.hold_out=0.1 (a tenth to validate on, a tenth to test on)"),
         (["ner"], ONE),
         (["ner", "--folds", "3"], "--folds 3: the task ner has no folds; those that have: sentiment"),
         (["lm", "--folds", "3"], "--folds 3: the task lm has no folds; those that have: sentiment"),

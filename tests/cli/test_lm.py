@@ -60,6 +60,27 @@ def test_train_says_the_perplexity_and_what_comes_next(cli, refused, folder):
     assert line == f"{record['log_probability']:.4f}\tthe cat sleeps ." and empty == "0.0000\t"
 
 
+def test_one_file_is_cut_in_its_order_and_evaluated_on_the_same_cut(cli, folder):
+    text = [f"{line}\n" for line in LINES * 10]
+    (folder / "story.txt").write_text("".join(text), encoding="utf-8")
+    (folder / "parts").mkdir()
+    for split, lines in (("train", text[:32]), ("valid", text[32:36]), ("test", text[36:])):
+        (folder / "parts" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    words = ["train", "lm", *SMALL, "--device", "cpu"]
+    shown = cli(*words, "--data", "story.txt", "data.hold_out=0.1", "--out", "run")
+    cli(*words, "--data", "parts", "--out", "other")
+    run, other = (seqtext.load(name).run for name in ("run", "other"))
+    assert run.meta["scores"] == other.meta["scores"] and set(run.meta["scores"]) == {"valid", "test"}
+    assert shown.out.startswith("run: valid perplexity ")
+    found = seqtext.evaluate("run", device="cpu")
+    assert found.scores == run.meta["scores"]["test"]
+    assert f"; test (hold_out 0.1) of {folder / 'story.txt'}; " in found.settings
+    # Other data is taken whole.
+    whole = seqtext.evaluate("run", "story.txt", device="cpu")
+    assert whole.examples == 40 and "; test of story.txt; " in whole.settings
+    assert seqtext.train(resume="run", overrides={"train.epochs": 3}, device="cpu").meta["epochs"] == 3
+
+
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [

@@ -129,8 +129,9 @@ def test_whatever_is_written_is_read_back(put, monkeypatch, written, separator):
     [
         (CSV, {"label_field": "stars"}, "1: no column 'stars' (data.label_field); found: id, text, label; the first "),
         ("Nice,pos\nBad,neg\n", {}, "1: no column 'text' (data.text_field) and no column 'label' (data.label_"),
-        ("text;label\na;b\n", {}, "1: no column 'text' (data.text_field) and no column 'label' (data.label_field); "
-         "found: text;label; if columns are parted by ';', set data.separator to it"),
+        ("text;label\na;b\n", {}, "1: found 1 column, 'text;label'; if columns are parted by ';', set data.separator "),
+        ("text,labels\na,b\n", {}, "1: no column 'label' (data.label_field); found: text, labels; the first row must "
+         "name the columns; did you mean 'labels'?"),
         ("text,text,label\n", {}, "1: 2 columns are called 'text'"),
         (CSV + "4,so, so,pos\n", {}, "7: found 4 columns, expected 3 as in the header (line 1); a text with ','"),
         (CSV + "4\n", {}, "7: found 1 column, expected 3 as in the header (line 1)"),
@@ -183,8 +184,8 @@ def test_json_labels(put):
         ({"label": "a", "body": "b"}, "2: no key 'text' (data.text_field); found: label, body"),
         ({"text": "a", "label": None}, "2: no label ('label' is empty)"),
         ({"text": None, "label": 1}, "2: empty text ('text')"),
-        ({"text": ["a"], "label": 1}, "2: 'text' is no text: ['a']"),
-        ({"text": "a", "label": 0.5}, "2: 'label' is float 0.5; expected text or a whole number"),
+        ({"text": ["a"], "label": 1}, "2: 'text' holds list ['a'], expected a string"),
+        ({"text": "a", "label": 0.5}, "2: 'label' holds float 0.5, expected a string or a whole number"),
         ([], "2: found an array, expected one JSON object a line"),
     ],
 )

@@ -19,6 +19,8 @@ from seqtext.config import parse
 from seqtext.data import corpus
 from seqtext.data.corpus import CorpusData, is_pretokenized, is_tokenized, open_corpus, read_corpus
 from seqtext.data.corpus_sample import paragraphs, prose
+from seqtext.data.sources import MissingSplit
+from seqtext.data.stream import encode_stream, fit_tokenizer
 from seqtext.errors import ConfigError, DataError
 
 TEXT = "\n  Once upon a time,\tthere was 1 cat. \n\n \nIt sat.\n"
@@ -114,8 +116,8 @@ def test_a_folder_whose_files_name_their_splits(put):
         ("a\nb\0c\n", "a.txt", "2: a NUL character at 2 of the line; this is no text file, or it is UTF-16"),
         (b"a\nb\nc\xe9t\xe9\n", "a.txt", "3: byte 0xe9 at byte 2 of the line is not UTF-8; convert the file to UTF-8"),
         (b"\xff\xfea\0", "a.txt", "1: this file is UTF-16; convert it to UTF-8"),
-        ('{"text": "a"}\n{"body": "b", "n": 1}', "a.jsonl", "2: no key 'text' (data.text_field); found: 'body', 'n'"),
-        ('{"text": "a"}\n\n{"text": 3}', "a.jsonl", "3: 'text' holds a value of type int, expected a string"),
+        ('{"text": "a"}\n{"body": "b", "n": 1}', "a.jsonl", "2: no key 'text' (data.text_field); found: body, n"),
+        ('{"text": "a"}\n\n{"text": 3}', "a.jsonl", "3: 'text' holds int 3, expected a string"),
         ('{"text": "a\\u0000"}', "a.jsonl", "1: a NUL character at 2 of the line; this is no text file, or it is"),
         ('["a"]', "a.json", "1: found an array, expected one JSON object a line"),
     ],
@@ -205,6 +207,66 @@ def test_a_text_is_read_once_and_again_when_it_changes(put, cache_folder, monkey
     assert lines(path) == ["b"]
 
 
+# Parts that are held out
+
+
+def cut(path: Path, **options) -> dict[str, list[str]]:
+    data = CorpusData(**options) if path.is_dir() else CorpusData(train=str(path), **options)
+    return {split: read_corpus(data, split)["text"][:] for split in ("train", "valid", "test")}
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.1, 2), (0.2, 5), (0.34, 8), (0.499, 11)])
+def test_the_last_lines_are_held_out_in_order(put, monkeypatch, share, held):
+    monkeypatch.setattr(corpus, "BATCH_LINES", 4)  # parts begin and end within chunks
+    text = [f"line {number} ." for number in range(23)]
+    parts = cut(put("\n\n".join(text)), hold_out=share)
+    assert parts == {"train": text[: -2 * held], "valid": text[-2 * held : -held], "test": text[-held:]}
+
+
+def test_a_part_is_a_view_and_reads_as_a_file_of_its_own(put, cache_folder, monkeypatch):
+    monkeypatch.setattr(corpus, "BATCH_LINES", 4)
+    text = ["Raw text, here."] * 3 + ["Café"] * 5 + ["Well , yes ."] * 4
+    data = CorpusData(train=str(put("\n".join(text))), hold_out=0.25)
+    found = {split: open_corpus(data, split) for split in ("train", "valid", "test")}
+    assert len(list(cache_folder.iterdir())) == 1
+    assert len({part.facts.fingerprint for part in found.values()} | {open_corpus(data.uncut(), "train")[1][-1]}) == 4
+    tokenizer = fit_tokenizer(found["train"].dataset, data.tokenizer, pretokenized=False)
+    for split, lines in (("train", text[:6]), ("valid", text[6:9]), ("test", text[9:])):
+        dataset, facts = found[split]
+        alone = open_corpus(CorpusData(train=str(put("\n".join(lines), f"{split}.txt"))), "train")
+        assert dataset["text"][:] == lines and dataset._fingerprint == facts.fingerprint != alone.facts.fingerprint
+        assert facts[:3] == alone.facts[:3]
+        assert not facts.pretokenized  # as the training part shows, whatever the end of the text is like
+        assert dataset.info.description == "text, raw text, cut from the training text"
+        streams = [encode_stream(rows, tokenizer, pretokenized=False) for rows in (dataset, alone.dataset)]
+        assert streams[0].characters == streams[1].characters
+        assert streams[0].slice(0, streams[0].tokens).tolist() == streams[1].slice(0, streams[1].tokens).tolist()
+
+
+def test_only_what_the_source_lacks_is_held_out(put):
+    text = [f"line {number}" for number in range(10)]
+    put("\n".join(text))
+    folder = put("other", "valid.txt").parent
+    assert cut(folder, source=str(folder), hold_out=0.2) == {"train": text[:8], "valid": ["other"], "test": text[8:]}
+    data = CorpusData(source=str(folder), hold_out=0.2)
+    parts = ["train (hold_out 0.2)", "valid", "test (hold_out 0.2)"]
+    assert [data.part(split) for split in ("train", "valid", "test")] == parts
+    put("another", "test.txt")
+    assert cut(folder, source=str(folder), hold_out=0.2) == {"train": text, "valid": ["other"], "test": ["another"]}
+    assert data.part("train") == "train" and data.uncut().hold_out == 0
+
+
+def test_what_cannot_be_held_out_is_told(put):
+    path = put("\n".join("abcd"))
+    for share, none in ((0.1, "valid: the text has 4 lines"), (0.49, "train: the text has 4 lines")):
+        with pytest.raises(DataError) as raised:
+            cut(path, hold_out=share)
+        assert str(raised.value) == f"{path}: data.hold_out = {share} leaves nothing for {none}"
+    advice = "data.train is given and data.valid is not; data.hold_out = 0.1 takes the last tenth of the training text"
+    with pytest.raises(MissingSplit, match=re.escape(advice)):
+        read_corpus(CorpusData(train=str(path)), "valid")
+
+
 # Other sources
 
 
@@ -216,7 +278,7 @@ def test_hub_datasets(tmp_path):
     assert dataset["text"][:] == ["= Title =", "One .", "Two ."] and facts.format == "hub"
     with pytest.raises(DataError, match=re.escape("no column 'body' (data.text_field); found: text, n")):
         read_corpus(data.model_copy(update={"text_field": "body"}), "train")
-    with pytest.raises(DataError, match=r"hub:1: 'n' holds a value of type int, expected a string"):
+    with pytest.raises(DataError, match=r"hub:1: 'n' holds int 1, expected a string"):
         read_corpus(data.model_copy(update={"text_field": "n"}), "train")
 
 

@@ -107,7 +107,7 @@ def test_hub_datasets(tmp_path):
     found = message(data.model_copy(update={"source_field": "en"}))
     assert found.endswith("no column 'en' (data.source_field); found: source, target")
     found = message(ParallelData(source=f"hub:{tmp_path / '1'}", source_language="eng"))
-    assert ":1: \"translation\" has no 'eng' (data.source_language); languages here: " in found
+    assert ":1: \"translation\" has no language 'eng' (data.source_language); found: " in found
     assert found.endswith("; did you mean 'en'?")
 
 
@@ -232,15 +232,15 @@ def test_faults_of_two_files(put, en, de, expected):
         (
             '{"source": "a", "targt": "b"}',
             "a.jsonl",
-            "1: no key 'target' (data.target_field), nor \"translation\" with both languages; found: source, targt; "
-            "did you mean 'targt'?",
+            "1: no key 'target' (data.target_field); found: source, targt; "
+            "\"translation\" with both languages will do too; did you mean 'targt'?",
         ),
         (
             '{"translation": {"en": "a", "fr": "b"}}',
             "a.jsonl",
-            "1: \"translation\" has no 'de' (data.target_language); languages here: en, fr",
+            "1: \"translation\" has no language 'de' (data.target_language); found: en, fr",
         ),
-        ('{"source": "a", "target": 3}', "a.jsonl", "1: found int 3, expected two strings"),
+        ('{"source": "a", "target": 3}', "a.jsonl", "1: 'target' holds int 3, expected a string"),
         ('{"source": "a", "target": null}', "a.jsonl", "1: empty target; expected a sentence on each side"),
         ('{"source": "a\\u0000", "target": "b"}', "a.jsonl", "1: a NUL character at 2 of the sentence"),
         ('["a", "b"]', "a.jsonl", "1: found an array, expected one JSON object a line"),

@@ -195,7 +195,13 @@ def test_each_layer_takes_steps_of_its_own_size(optimizer):
 def test_layers_are_unfrozen_from_the_last_down(average):
     """Frozen, a layer does not decay either, counts nothing in the gradient's norm, and is its own average."""
     config = TrainConfig(
-        epochs=7, batch_tokens=5, unfreeze=2, optimizer=AdamW(lr=0.01, weight_decay=0.1), average=average, log_every=1
+        epochs=7,
+        batch_tokens=5,
+        init_from="lm",
+        unfreeze=2,
+        optimizer=AdamW(lr=0.01, weight_decay=0.1),
+        average=average,
+        log_every=1,
     )
     module, data = layered(), points(10)
     start = before = weights(module)
@@ -219,7 +225,7 @@ def test_layers_are_unfrozen_from_the_last_down(average):
 
 def test_a_module_whose_training_is_over_is_not_frozen():
     module = layered()
-    list(training(Toy(), module, TrainConfig(epochs=1, unfreeze=1), train=points(4)))
+    list(training(Toy(), module, TrainConfig(epochs=1, init_from="lm", unfreeze=1), train=points(4)))
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -227,7 +233,7 @@ def test_what_a_task_has_frozen_stays_so():
     module = layered()
     module.encoder.requires_grad_(False)
     before = weights(module)
-    config = TrainConfig(epochs=3, batch_tokens=5, unfreeze=1, layer_decay=0.5)
+    config = TrainConfig(epochs=3, batch_tokens=5, init_from="lm", unfreeze=1, layer_decay=0.5)
     list(training(Toy(), module, config, train=points(10)))
     assert [name for name in LAYERS if torch.equal(weights(module)[name], before[name])] == ["encoder"]
     assert not module.encoder.weight.requires_grad
@@ -241,7 +247,7 @@ def facts(event):
 
 @pytest.mark.parametrize(
     ("kind", "build", "settings"),
-    [(Toy, model, {}), (Chain, model, {}), (Toy, layered, {"unfreeze": 1, "layer_decay": 0.5})],
+    [(Toy, model, {}), (Chain, model, {}), (Toy, layered, {"init_from": "lm", "unfreeze": 1, "layer_decay": 0.5})],
 )
 def test_a_run_resumed_anywhere_says_and_ends_the_same(kind, build, settings, tmp_path):
     config = TrainConfig(

@@ -227,5 +227,7 @@ def test_clipping_bounds_the_update_and_the_norm_reported_is_that_before_it(clip
 
 
 def test_an_average_beside_asgd_is_a_fault():
+    with pytest.raises(ValueError, match="unfreeze = 1 needs init_from: without it, random layers would be frozen"):
+        TrainConfig(unfreeze=1)
     with pytest.raises(ValueError, match="the optimizer asgd averages the weights itself; average 'exponential' would"):
         TrainConfig(optimizer=Asgd(), average=Exponential())
