@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.nn.products import linear
 
-
 CHUNK = 1 << 24
 """Numbers of a hidden layer that exist at a time without a gradient, at most: 64 MB, however long source and target."""
 

@@ -7,6 +7,7 @@ import typing
 import pytest
 import torch
 
+from seqtext.nn import attention
 from seqtext.nn.attention import (
     Additive,
     AttentionConfig,
@@ -98,6 +99,19 @@ def test_a_covered_position_counts_less_where_the_hidden_layer_says_so():
     after = module(queries, values, keys, real, covered)[1]
     several = torch.tensor(LENGTHS) > 1
     assert (after[several, :, 0] < before[several, :, 0]).all()
+
+
+@pytest.mark.parametrize("kind", ["additive", "coverage"])
+def test_long_targets_are_compared_in_parts(kind, monkeypatch):
+    module, queries, values, real, covered = make(kind)
+    keys = module.keys(values)
+    expected = module(queries, values, keys, real, covered)
+    monkeypatch.setattr(attention, "CHUNK", 2 * keys.numel())
+    sizes = []
+    module.score.register_forward_hook(lambda _, given, found: sizes.append(found.size(1)))
+    with torch.no_grad():
+        torch.testing.assert_close(module(queries, values, keys, real, covered), expected)
+    assert sizes == [2, 1]
 
 
 def test_a_dot_product_needs_states_of_one_size():

@@ -12,7 +12,7 @@ from torch import nn
 from seqtext.config import parse
 from seqtext.errors import ConfigError
 from seqtext.nn.attention import Attention
-from seqtext.nn.cells import CELLS
+from seqtext.nn.cells import CELLS, build_cell
 from seqtext.nn.decoder import DecoderConfig, DecoderState, Memory, RecurrentDecoder
 from seqtext.search.decoder import select
 from tests.reference.attention import attend
@@ -192,6 +192,21 @@ def test_the_loop_draws_its_dropout_once_for_all_steps_and_anew_for_every_target
         assert len(second) == TIME and 0.2 < first[0].double().mean() < 0.8
         assert all(torch.equal(one, first[0]) for one in first) and all(torch.equal(one, second[0]) for one in second)
         assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize(("cell", "options"), [*((name, {}) for name in CELLS), ("rnn", {"nonlinearity": "relu"})])
+def test_a_single_step_of_prediction_is_the_kernel_s(cell: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(2)
+    module = build_cell(cell, INPUT, 17, options)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(5, INPUT)
+    for state in (None, tuple(torch.randn(5, 17) for _ in range(module.parts))):
+        expected = module.step(x, state)
+        with torch.no_grad():
+            torch.testing.assert_close(module.step(x, state), expected)
+            torch.testing.assert_close(module.step(x[:0], None)[0], expected[0][:0])
+        assert expected[0].requires_grad
 
 
 def test_what_was_attended_to_is_summed_for_attention_that_covers() -> None:
