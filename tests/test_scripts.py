@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from seqtext.data.translation_sample import translation_sample
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import measure  # noqa: E402
@@ -92,6 +94,36 @@ def test_the_language_model_benchmark_compares_both_formats_with_a_reference(tmp
     # Two layers of four gates over an input and a state, and a score for every word; two FLOPs a weight.
     weights = 2 * 4 * size * 2 * size + size * words
     assert figures["kFLOP a token, forward"] == pytest.approx(2 * weights / 1e3)
+
+
+@pytest.mark.slow
+def test_the_translation_benchmark_measures_both_ways_of_searching(tmp_path):
+    for split, size in (("train", 300), ("valid", 20), ("test", 20)):
+        for language, lines in zip(("en", "de"), zip(*translation_sample(split, size=size))):
+            (tmp_path / f"{split}.{language}").write_text("\n".join(lines), encoding="utf-8")
+    changes = ["--set", "data.tokenizer.max_size=400", "--set", "train.batch_tokens=512", "--warmup", "4"]
+    given = ["--recipe", "translation", "--data", str(tmp_path), "--precision", "both", "--sentences", "20"]
+    done, _, figures = bench("bench_translation.py", *given, *changes, cwd=tmp_path)
+    for name in (
+        *(
+            f"training {precision}{rest}"
+            for precision in ("float32", "bf16")
+            for rest in (
+                ", target tokens/s",
+                ", FLOP/s / matrix FLOP/s",
+                ": share of the recurrence",
+                ": share of matrix products",
+            )
+        ),
+        *(
+            f"{search}, {rest}"
+            for search in ("greedy", "beam 5")
+            for rest in ("sentences/s", "latency of a sentence, p50 ms", "latency of a sentence, p95 ms")
+        ),
+    ):
+        assert f"  {name} " in done.stdout
+        assert 0 < figures[name] < math.inf, name
+    assert figures["beam 5, latency of a sentence, p50 ms"] <= figures["beam 5, latency of a sentence, p95 ms"]
 
 
 def test_operations_of_an_adaptive_softmax_are_those_of_the_clusters_that_are_needed():
