@@ -120,21 +120,24 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             pass
         training[precision] = measure.chunk(steps, steps=30)
     kept = copy.deepcopy(module).eval()  # as it is now: training goes on, and its translations would change
-    translator = api.Model(Run(scratch, chosen, task, {}), kept, torch.device("cpu"))
+    frozen = {"": kept, " in bf16": copy.deepcopy(kept).to(torch.bfloat16)}
+    run = Run(scratch, chosen, task, {})
+    translators = {name: api.Model(run, one, torch.device("cpu")) for name, one in frozen.items()}
 
     def tokens(texts: Iterable[str]) -> int:
         return sum(len(task.target.encode(text).ids) + 1 for text in texts)
 
     wanted = tokens(test["target"])
 
-    def translate(beam: int) -> Callable[[], int]:
+    def translate(translator: api.Model, beam: int) -> Callable[[], int]:
         def work() -> int:
             translator.predict(lines, beam=beam)
             return len(lines)
 
         return work
 
-    work = {name: translate(beam) for name, beam in BEAMS.items()}
+    ways = {search + numbers: (translators[numbers], beam) for search, beam in BEAMS.items() for numbers in translators}
+    work = {name: translate(*way) for name, way in ways.items()}
 
     def note(name: str, value: float) -> None:
         figures[name].append(value)
@@ -150,7 +153,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             note(f"training {precision}, FLOP/s / matrix FLOP/s", 3 * flops * rate / matrix[kernel])
             for part, measured in measure.shares(training[precision]).items():
                 note(f"training {precision}: share of {part}", measured)
-        for name, beam in BEAMS.items():
+        for name, (translator, beam) in ways.items():
             note(f"{name}, sentences/s", measure.rate(work[name]))
             for part, measured in measure.shares(work[name]).items():
                 note(f"{name}: share of {part}", measured)

@@ -18,6 +18,8 @@ from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.task import TranslatingTask, predict_all
 from seqtext.training.distributed import resolve_device
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
 
 class Model:
     """A trained run, ready to predict."""
@@ -135,16 +137,25 @@ class Model:
         return generate(self.task, self.module, prompt, settings=Writing(**options), device=self.device, write=write)
 
 
-def load(run: str | Path, *, device: str = "auto", ensemble: Sequence[str | Path] = ()) -> Model:
+def load(
+    run: str | Path, *, device: str = "auto", ensemble: Sequence[str | Path] = (), precision: str = "float32"
+) -> Model:
     """Load a run folder for prediction; of translators, together with the runs of `ensemble`.
 
-    Such runs must have the same vocabularies. How they search is what the first run's recipe says. Raises `RunError`
-    naming what is missing, damaged or too new, and `InputError` for runs that cannot predict together.
+    Such runs must have the same vocabularies. How they search is what the first run's recipe says. The `precision`
+    "bf16" halves weights and states of a translator, which is faster where the processor has such numbers; other
+    tasks predict in float32. Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
+    that cannot predict together.
     """
     where = resolve_device(device)
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
     opened, module = _open(run)
     if ensemble:
         module = _together(opened, module, [_open(other) for other in ensemble])
+    if precision != "float32" and not isinstance(opened.task, TranslatingTask):
+        raise InputError(f"{run}: a run of the task {opened.task.name}, which predicts in float32 only")
+    module = module.to(PRECISIONS[precision])
     return Model(opened, module.to(where).eval(), where)
 
 

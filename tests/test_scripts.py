@@ -117,7 +117,7 @@ def test_the_translation_benchmark_measures_both_ways_of_searching(tmp_path):
         ),
         *(
             f"{search}, {rest}"
-            for search in ("greedy", "beam 5")
+            for search in ("greedy", "greedy in bf16", "beam 5", "beam 5 in bf16")
             for rest in ("sentences/s", "latency of a sentence, p50 ms", "latency of a sentence, p95 ms")
         ),
     ):

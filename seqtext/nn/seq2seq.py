@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.errors import InputError
+from seqtext.nn.cells import CELLS
 from seqtext.nn.decoder import Decoded, DecoderConfig, DecoderState, Memory, RecurrentDecoder
 from seqtext.nn.dropout import LockedDropout, WordDropout
 from seqtext.nn.pool import Last, States
@@ -66,7 +67,7 @@ class Seq2SeqConfig(Config):
     input_dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     """Locked dropout on the features of tokens."""
     encoder: RecurrentConfig = RecurrentConfig(hidden_size=256)
-    """What reads the source."""
+    """What reads the source. An LSTM's `forget_bias` is 0 here unless `cell_options` says otherwise."""
     decoder: DecoderConfig = DecoderConfig(hidden_size=512)
     """What writes the target."""
     memory_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -106,7 +107,7 @@ class Seq2Seq(nn.Module):
         for table in dict.fromkeys((self.source_embedding, self.target_embedding)):  # in order, whatever their hashes
             nn.init.normal_(table.weight, std=size**-0.5)
         self.word_dropout, self.input_dropout = WordDropout(config.word_dropout), LockedDropout(config.input_dropout)
-        self.encoder = Recurrent(size, config.encoder)
+        self.encoder = Recurrent(size, _forgetting(config.encoder))
         source_size = self.encoder.output_size
         self.summary = Last(source_size, directions=self.encoder.directions)
         try:
@@ -170,3 +171,14 @@ class Seq2Seq(nn.Module):
     def step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
         output, state = self.decoder.step(self.target_embedding(tokens), memory, state)
         return self.softmax.logits(self.output_norm(output)), state
+
+
+def _forgetting(config: RecurrentConfig) -> RecurrentConfig:
+    """With a forget bias of 0 where the cell has any and none is given.
+
+    With the usual 1 every state of an LSTM begins by remembering the whole source: all positions look alike, and it
+    takes attention epochs to find where to look.
+    """
+    if "forget_bias" not in CELLS[config.cell].Options.model_fields:
+        return config
+    return config.model_copy(update={"cell_options": {"forget_bias": 0.0, **config.cell_options}})

@@ -14,6 +14,7 @@ from seqtext.config import parse
 from seqtext.errors import ConfigError, InputError
 from seqtext.nn.cells import CELLS
 from seqtext.nn.decoder import Decoded
+from seqtext.nn.rnn import RecurrentConfig
 from seqtext.nn.seq2seq import InverseSigmoid, Linear, Seq2Seq, Seq2SeqConfig
 from seqtext.search.decoder import select
 
@@ -298,3 +299,13 @@ def test_steps_of_training_are_counted_and_kept() -> None:
 def test_what_cannot_be_is_told(values: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Seq2Seq(config_of(values), SOURCE_WORDS, TARGET_WORDS, joint=False)
+
+
+@pytest.mark.parametrize(("options", "bias"), [({}, 0.0), ({"forget_bias": 1.0}, 1.0)])
+def test_an_encoder_forgets_unless_it_is_told_otherwise(options, bias):
+    encoder = RecurrentConfig(hidden_size=3, cell_options=options)
+    module = Seq2Seq(Seq2SeqConfig(embedding_size=4, encoder=encoder, tied="none"), 7, 7, joint=False)
+    for cells in module.encoder.layers:
+        for cell in cells:
+            assert cell.kernel.bias_ih_l0[3:6].tolist() == [bias] * 3
+    assert module.decoder.lower.layers[0][0].forget_bias == 1.0
