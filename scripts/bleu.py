@@ -111,11 +111,11 @@ def count(text: str) -> int:
 
 def report(lines: int, scores: Quality) -> None:
     for name, score, signature in scores.table():
-        print(f"{name:<18} {score:6.2f}  {signature}")
+        print(f"{name:<28} {score:6.2f}  {signature}")
     tokens = f"{scores.hypothesis_tokens:,} / {scores.reference_tokens:,} tokens"
     precisions = " ".join(f"{value:.1f}" for value in scores.precisions)
-    print(f"length ratio       {scores.length_ratio:6.3f}  {tokens}; {number(lines, 'line')}")
-    print(f"brevity penalty    {scores.brevity_penalty:6.3f}  n-gram precisions {precisions}")
+    print(f"{'length ratio':<28} {scores.length_ratio:6.3f}  {tokens}; {number(lines, 'line')}")
+    print(f"{'brevity penalty':<28} {scores.brevity_penalty:6.3f}  n-gram precisions {precisions}")
     print(
         "\nCompare BLEU with other sacreBLEU figures of this signature. The lower-cased one is near what older papers "
         "print,\nmulti-bleu.perl over text lower-cased and tokenised by Moses; its tokens are 13a's, not Moses'."

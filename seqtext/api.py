@@ -169,6 +169,7 @@ def evaluate(
     tune: bool = False,
     worst: int | None = None,
     compare: str | Path | None = None,
+    ensemble: Sequence[str | Path] = (),
     listen: Callable[[Passing], None] = lambda passing: None,
     **options: Any,
 ) -> Evaluation:
@@ -177,6 +178,7 @@ def evaluate(
     `overrides` are values of the run's [data] that say how files read, such as `data.text_field`; what training made of
     them is fixed. `options` are those of the task's `predict`. Where the task can tell, the `worst` (50) examples that
     the run does worst on are listed. Its scores can be compared with those of the run `compare` on the same data.
+    Translators are scored together with those of `ensemble`, as one.
     A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
     or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
     own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
@@ -185,7 +187,7 @@ def evaluate(
     _check_adapting(how, batch_tokens)
     if worst is not None and worst < 1:
         raise InputError(f"--worst {worst}: expected 1 or more")
-    model = load(run, device=device)
+    model = load(run, device=device, ensemble=ensemble)
     model.check(options)
     if compare is not None and not isinstance(model.task, ComparingTask):
         raise InputError(f"{run}: a run of the task {model.task.name}, which compares no runs")
@@ -195,6 +197,10 @@ def evaluate(
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
     settings, dataset = _read(model, data, split, overrides)
+    doubts: list[str] = []
+    own = data is None and not overrides
+    if isinstance(model.task, TranslatingTask) and not own:
+        doubts += model.task.check_other(settings, dataset, lambda: model.task.read(model.run.recipe.data, "train"))
     baseline = None
     if compare is not None:
         baseline = _baseline(model, dataset, compare, data, split, overrides, device, options)
@@ -209,7 +215,8 @@ def evaluate(
     else:
         predictions = model.predict_encoded(encoded, batch_tokens=batch_tokens, **options)
     if isinstance(model.task, TranslatingTask):
-        facts.append(model.task.searched(options))
+        together = f", together with {', '.join(map(str, ensemble))}" if ensemble else ""
+        facts.append(model.task.searched(options) + together)
     scores, tables = model.task.score(predictions, dataset), model.task.tables(predictions, dataset)
     source = session.origin(settings, split)
     assigned = overrides.items() if isinstance(overrides, Mapping) else [text.split("=", 1) for text in overrides]
@@ -230,7 +237,7 @@ def evaluate(
         facts.append(f"compared with {compare}")
         if isinstance(other.task, TranslatingTask):
             facts[-1] += f" ({other.task.searched(options)})"
-    doubts = model.task.warnings({split: dataset}) if isinstance(model.task, WarningTask) else []
+    doubts += model.task.warnings({split: dataset}) if isinstance(model.task, WarningTask) else []
     told = "; ".join(facts)
     return Evaluation(split, len(dataset), scores, told, tables, adaptation, listings, comparison, doubts)
 

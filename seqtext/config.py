@@ -65,7 +65,9 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
             given = given["name"]
             line = f"{key}.name: expected one of {', '.join(names)}, got {given!r}{_near(given, names)}"
         elif kind in ("value_error", "assertion_error"):
-            line = f"{key}: {message.partition(', ')[2]}"
+            # A check of a whole table may find several faults, a line each.
+            lines |= {(f"{key}: {fault}", ""): [] for fault in message.partition(", ")[2].split("\n")}
+            continue
         elif kind in ("model_type", "model_attributes_type", "dict_type"):
             line = f"{key}: expected a table{' with a name' if names else ''}, got {given!r}"
         elif message.startswith("Input should be "):

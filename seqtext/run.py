@@ -6,8 +6,8 @@
     meta.json               format version, library versions, seed, data fingerprints, scores
     metrics.jsonl           every report of training
     predictions.valid.jsonl what the best weights predict for the validation split
-    errors.jsonl            what the last evaluation was most confidently wrong about, for tasks that can tell;
-                            for translations worst.jsonl and best.jsonl
+    errors.jsonl            what the last evaluation on the run's own data was most confidently wrong about, for tasks
+                            that can tell; for translations worst.jsonl and best.jsonl
     checkpoints/last/       for going on with training, nothing else
 
 A run appears complete: it is made under another name and renamed. Loading one runs none of its maker's code.

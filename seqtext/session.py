@@ -20,7 +20,7 @@ from seqtext.errors import ConfigError, DataError, InputError, RunError
 from seqtext.files import locked, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
-from seqtext.task import Task, WarningTask, predict_all
+from seqtext.task import FilteringTask, Task, WarningTask, predict_all
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
@@ -39,7 +39,14 @@ class Doubted:
     warnings: list[str]
 
 
-Listener = Callable[[Event | Transferred | Doubted], None]
+@dataclass(frozen=True)
+class Filtered:
+    """Before training: how many examples the filters of each split left out, in words."""
+
+    left_out: dict[Split, str]
+
+
+Listener = Callable[[Event | Transferred | Doubted | Filtered], None]
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUMABLE = ("train.epochs", "train.patience")
 """The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
@@ -70,11 +77,13 @@ def start(
     splits = read_splits(recipe)
     task = recipe.task.fit(recipe.data, splits["train"])
     recipe = recipe.absolute()
-    meta = {
-        "goal": list(task.goal),
-        "device": str(device),
-        "data": {split: {"fingerprint": data._fingerprint, "examples": len(data)} for split, data in splits.items()},
+    facts: dict[Split, dict[str, Any]] = {
+        split: {"fingerprint": data._fingerprint, "examples": len(data)} for split, data in splits.items()
     }
+    if isinstance(task, FilteringTask):
+        for split, left_out in task.filtered(splits).items():
+            facts[split]["left_out"] = left_out
+    meta = {"goal": list(task.goal), "device": str(device), "data": facts}
     with signals() as caught:
         return _train(recipe, task, splits, device, folder, meta, None, source, tensorboard, listen, caught)
 
@@ -162,6 +171,8 @@ def _train(
     caught: list[int],
 ) -> Run:
     encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
+    if isinstance(task, FilteringTask) and (left_out := task.filtered(splits)):
+        listen(Filtered(left_out))
     if isinstance(task, WarningTask) and (doubts := task.warnings(splits)):
         listen(Doubted(doubts))
     devices = Devices(device, precision=recipe.train.precision)

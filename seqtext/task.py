@@ -243,8 +243,14 @@ class ComparingTask(Protocol):
 class TranslatingTask(Protocol):
     """What a task has besides where it turns a text into another."""
 
-    def searched(self, options: Mapping[str, Any]) -> str:
+    def searched(self, options: Mapping[str, Any], *, attention_flag: str = "--attention") -> str:
         """How it predicts with these options of `predict`, in one line. Raises `InputError` for what cannot be."""
+
+    def check_other(self, data: Any, dataset: Dataset, train: Callable[[], Dataset]) -> list[str]:
+        """Doubts about evaluation on a split of other data than the run's own, whose training split `train` reads.
+
+        Raises `InputError` for data of the run's languages the other way round.
+        """
 
     def prepare_pair(self, text: str, target: str) -> Sized:
         """As `prepare`, for a text and what it should become, for `predict` to score."""
@@ -265,6 +271,14 @@ class WarningTask(Protocol):
 
     def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
         """A sentence for each doubt about these splits, which may be all or one."""
+
+
+@runtime_checkable
+class FilteringTask(Protocol):
+    """What a task has besides where its data may be filtered."""
+
+    def filtered(self, splits: Mapping[Split, Dataset]) -> dict[Split, str]:
+        """How many examples each filter left out, in words, for the splits that have filters."""
 
 
 @runtime_checkable

@@ -71,9 +71,15 @@ def test_scores_are_those_of_the_sacrebleu_command(bleu, references):
     assert (ours["lines"], "comparison" in ours, "warning" in ours) == (50, False, False)
     shown = bleu("hyp", *references).out.splitlines()
     assert shown[0].split() == ["BLEU", f"{ours['bleu']:.2f}", theirs[0]["signature"]]
-    assert shown[3].split() == ["BLEU,", "lower-cased", f"{ours['bleu_lowercased']:.2f}", theirs[3]["signature"]]
+    assert shown[3].split() == [
+        "BLEU,",
+        "lower-cased,",
+        "tokenised",
+        f"{ours['bleu_lowercased']:.2f}",
+        theirs[3]["signature"],
+    ]
     tokens = f"{ours['hypothesis_tokens']:,} / {ours['reference_tokens']:,} tokens; 50 lines"
-    assert shown[4] == f"length ratio        {ours['length_ratio']:.3f}  {tokens}"
+    assert shown[4] == f"{'length ratio':<28}  {ours['length_ratio']:.3f}  {tokens}"
     assert "multi-bleu.perl over text lower-cased and tokenised by Moses" in shown[-1]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from seqtext import __version__
 from seqtext.cli.check import check
@@ -20,14 +21,35 @@ from seqtext.cli.train import train
 from seqtext.cli.translate import translate
 from seqtext.errors import InputError
 
+
+class Commands(TyperGroup):
+    """The commands, which end as other tools do when the reader of their output has gone (`| head`)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # ends the line that has the terminal's ^C
+            raise
+        except BrokenPipeError:
+            # Not for typer to see, which exits with 1; and nothing is left for Python to flush into the closed pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        return result
+
+
 app = typer.Typer(
     name="seqtext",
+    cls=Commands,
     help="Text sequence tasks: train, evaluate and use recurrent models. Begin with: seqtext train ner, seqtext train "
     "sentiment, seqtext train lm or seqtext train translation",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Results go to stdout, progress and messages to stderr. Bad input exits with 2, an interruption with 130.",
+    epilog="Results go to stdout, progress and messages to stderr. Bad input exits with 2, an interruption with 130, "
+    "output that nobody reads any more (`| head`) with 141.",
 )
 
 
@@ -66,10 +88,6 @@ def main() -> None:
         sys.exit(128 + number if number else 2)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); give Python nothing left to flush into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

@@ -51,11 +51,16 @@ def evaluate(
             metavar="RUN2", help="Compare a translator's scores with this run's on the same data: paired bootstrap."
         ),
     ] = None,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN2", help="Translate with this run as well, by mean probability; may be repeated."),
+    ] = None,
     errors: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Where to write what it does worst on, instead of RUN/errors.jsonl (translation: RUN/worst.jsonl).",
+            help="Where to write what it does worst on, instead of RUN/errors.jsonl (translation: RUN/worst.jsonl), "
+            "and with --data or KEY=VALUE.",
         ),
     ] = None,
     worst: Annotated[int | None, typer.Option(min=1, help="How many of these to write; by default 50.")] = None,
@@ -66,8 +71,9 @@ def evaluate(
     """Score a run on held-out data: the figures, and a table for people.
 
     The texts that a classifier (sentiment) is most confidently wrong about are written to RUN/errors.jsonl, those that
-    a translator (translation) translates worst and best by chrF2 to RUN/worst.jsonl and RUN/best.jsonl. With --compare,
-    the run is the system and RUN2 the baseline: p tells how likely such a difference is by chance.
+    a translator (translation) translates worst and best by chrF2 to RUN/worst.jsonl and RUN/best.jsonl. Those of other
+    data, or of an ensemble, are no part of the run: --errors FILE writes the first list. With --compare, the run is the
+    system and RUN2 the baseline: p tells how likely such a difference is by chance.
 
     With --dynamic (dynamic evaluation; Krause 2018) and --cache (the neural cache; Grave 2017) every token is still
     scored from what stands before it alone, and the run is left as it is. Dynamic evaluation takes a step of learning
@@ -96,15 +102,17 @@ def evaluate(
             tune=tune,
             worst=worst,
             compare=compare,
+            ensemble=ensemble or (),
             listen=passes,
             **options,
         )
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    own = data is None and not overrides and not ensemble
     for number, listing in enumerate(result.listings or []):
         if number == 0 and errors is not None:
             _write_listing(listing, Path(errors), given=True)
-        else:
+        elif own:
             _write_listing(listing, Path(run) / f"{listing.name}.jsonl", given=False)
     if as_json:
         values = {"split": result.split, "examples": result.examples, "metric": result.settings, **result.scores}

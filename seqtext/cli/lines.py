@@ -16,19 +16,24 @@ def check_files(names: Sequence[str]) -> None:
             raise DataError("no such file", path=name)
 
 
-def lines_of(*names: str) -> Iterator[str]:
-    """The lines of files, and of standard input for `-`, as they come. Raises `DataError` naming file and line."""
-    for _, _, line in placed_lines(*names):
+def lines_of(*names: str, nul: bool = True) -> Iterator[str]:
+    """The lines of files, and of standard input for `-`, as they come. Raises `DataError` naming file and line.
+
+    Without `nul`, one that has a NUL character is refused.
+    """
+    for _, _, line in placed_lines(*names, nul=nul):
         yield line
 
 
-def placed_lines(*names: str) -> Iterator[tuple[str, int, str]]:
+def placed_lines(*names: str, nul: bool = True) -> Iterator[tuple[str, int, str]]:
     """As `lines_of`, each with the name of its file and its number there, from 1."""
-    from seqtext.data.text import open_text, text_lines
+    from seqtext.data.text import open_text, refuse_nul, text_lines
 
     for name in names:
         place = "standard input" if name == "-" else name
         for number, line in text_lines(sys.stdin.buffer, place) if name == "-" else open_text(name):
+            if not nul:
+                refuse_nul(line, path=place, line=number)
             yield place, number, line
 
 

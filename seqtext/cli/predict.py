@@ -39,7 +39,7 @@ def predict(
     """
     from seqtext import api
     from seqtext.errors import InputError
-    from seqtext.task import CuttingTask
+    from seqtext.task import CuttingTask, TranslatingTask
 
     if (confidence or nbest > 1) and not as_json:
         raise InputError("--confidence and --nbest need --json, which has room for them")
@@ -53,7 +53,10 @@ def predict(
     options: dict[str, Any] = {"nbest": nbest} if nbest > 1 else {}
     options |= {"confidence": True} if confidence or nbest > 1 else {}
     options |= {"batch_tokens": batch_tokens, "pretokenized": pretokenized, "at_once": 1 if typed else None}
-    results = model.stream(lines_of(*names), **options)
+    translator = isinstance(model.task, TranslatingTask)
+    if translator and pretokenized:
+        raise InputError("--pretokenized: a translator reads plain text as it is written; leave this out")
+    results = model.stream(lines_of(*names, nul=not translator), **options)
     if typed:
         typer.echo("type a text a line; Ctrl-D ends", err=True)
     if isinstance(sys.stdout, io.TextIOWrapper):

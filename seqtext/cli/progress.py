@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from seqtext.cli.tables import figure
-from seqtext.session import Doubted
+from seqtext.session import Doubted, Filtered
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
 from seqtext.transfer import Transferred
 
@@ -43,12 +43,15 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def __call__(self, event: Event | Transferred | Doubted) -> None:
+    def __call__(self, event: Event | Transferred | Doubted | Filtered) -> None:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Transferred):
             for part, fact in event.facts:
                 self.console.print(f"{part}: {fact}", markup=False)
+        elif isinstance(event, Filtered):
+            found = "; ".join(f"{split}: {left_out}" for split, left_out in event.left_out.items())
+            self.console.print(f"left out of {found}", markup=False)
         elif isinstance(event, Doubted):
             for warning in event.warnings:
                 self.console.print(f"warning: {warning}", markup=False)

@@ -73,7 +73,7 @@ def _prepared(task: Any, file: str) -> Iterator[Any]:
     from seqtext.errors import DataError
     from seqtext.task import TranslatingTask
 
-    for place, number, line in placed_lines(file):
+    for place, number, line in placed_lines(file, nul=not isinstance(task, TranslatingTask)):
         if not isinstance(task, TranslatingTask):
             yield task.prepare(line)
             continue

@@ -96,7 +96,7 @@ def translate(
 
     What is not given here is as model.search of the recipe says. An empty line gives an empty line. The input may be
     endless. A line of any length is read whole, and no more than --max-length tokens (by default 250) are written for
-    it: what is longer is cut there; part long texts into sentences.
+    it: what is longer is cut there; part long texts into sentences. A line that is not UTF-8, or has a NUL, is refused.
 
     With --nbest k, k lines a sentence, best first, as Moses prints them: number of the sentence from 0 ||| translation
     ||| score. With --json, objects: source, translation, score (what it ranks by), log_probability (in nats), nbest,
@@ -143,7 +143,10 @@ def translate(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     typed = "-" in names and sys.stdin.isatty()
     at_once = 1 if typed else AT_ONCE if "attention" in options else None
-    lines = prompted(lines_of(*names)) if typed else lines_of(*names)
+    if plot is not None:
+        model.task.searched(options, attention_flag="--attention, --plot" if attention else "--plot")
+    lines = lines_of(*names, nul=False)
+    lines = prompted(lines) if typed else lines
     results = model.stream(lines, batch_tokens=batch_tokens, at_once=at_once, **options)
     if typed:
         typer.echo("type a sentence a line; Ctrl-D ends", err=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import Field, StringConstraints, model_validator
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.parallel_files import Pair, Reader, open_reader, pair_files
 from seqtext.data.sources import SPLIT_NAMES, SourceData, Split
+from seqtext.data.text import refuse_nul
 from seqtext.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 BATCH_PAIRS = 5_000
 BATCH_CHARACTERS = 4_000_000
 """A batch of rows ends at whichever comes first."""
+LEFT_OUT = "left out: "
+"""What stands in a split's description before what its filters left out."""
 LOOKED_AT = 2_000
 """Rows of a split that tell whether its sides are swapped."""
 LOOKED_IN = 1_000
@@ -119,20 +123,26 @@ def read_parallel(data: ParallelData, split: Split) -> datasets.Dataset:
         kind="parallel",
     )
     about = f"{reader.format} {data.source_language}-{data.target_language}"
-    left_out = _left_out(facts["left_out"], data)
-    dataset.info.description = about + (f"; left out: {left_out}" if left_out else "")
+    left_out = _left_out(facts["left_out"], data, split)
+    dataset.info.description = about + (f"; {LEFT_OUT}{left_out}" if left_out else "")
     return dataset
 
 
-def _left_out(counts: Mapping[str, int], data: ParallelData) -> str:
-    """How many pairs were left out, for what."""
+def filtered(dataset: datasets.Dataset) -> str:
+    """How many pairs each filter left out of a split that `read_parallel` gave; empty where there is no filter."""
+    return str(dataset.info.description).partition(LEFT_OUT)[2]
+
+
+def _left_out(counts: Mapping[str, int], data: ParallelData, split: Split) -> str:
+    """How many pairs each filter of this split left out."""
+    training = split == "train"
     reasons = {
-        "empty": "with an empty side",
-        "length": f"longer than {data.max_length} words",
-        "ratio": f"of a length ratio over {data.max_ratio}",
-        "duplicate": "duplicate" if counts.get("duplicate") == 1 else "duplicates",
+        "empty": ("with an empty side", data.empty == "drop"),
+        "length": (f"longer than {data.max_length} words", training and data.max_length is not None),
+        "ratio": (f"of a length ratio over {data.max_ratio}", training and data.max_ratio is not None),
+        "duplicate": ("duplicate" if counts.get("duplicate") == 1 else "duplicates", training and data.drop_duplicates),
     }
-    return ", ".join(f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts.get(name))
+    return ", ".join(f"{counts.get(name, 0):,} {what}" for name, (what, filters) in reasons.items() if filters)
 
 
 def _build(reader: Reader, data: ParallelData, split: Split, write: Write) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def _build(reader: Reader, data: ParallelData, split: Split, write: Write) -> di
     if sources:
         write({"source": sources, "target": targets})
     if not count:
-        counts = _left_out(left_out, data)
+        counts = _left_out(left_out, data, split) if left_out else ""
         message = f"no pair is left; left out: {counts}" if counts else "no text: it is empty or blank"
         raise DataError(message, path=reader.places[0])
     return {"pairs": count, "left_out": dict(left_out)}
@@ -186,9 +196,7 @@ def _kept(reader: Reader, data: ParallelData, split: Split, left_out: Counter[st
 
 
 def _checked(text: str, pair: Pair, place: str | Path) -> str:
-    if "\0" in text:
-        message = f"a NUL character at {text.index(chr(0)) + 1} of the sentence; this is no text, or it is UTF-16"
-        raise DataError(message, path=place, line=pair.line)
+    refuse_nul(text, path=place, line=pair.line)
     return text.strip()
 
 
@@ -224,6 +232,26 @@ def swapped(train: datasets.Dataset, other: datasets.Dataset) -> str | None:
         found = f"frequent words of the source ({said[0]}) are those of the target in the training data ({said[1]})"
         return f"the sides look swapped: {found}; {advice}"
     return None
+
+
+def doubts_of_other(
+    ours: ParallelData, data: ParallelData, dataset: datasets.Dataset, train: Callable[[], datasets.Dataset]
+) -> list[str]:
+    """Doubts about other data than the training data `ours`, which `train` reads.
+
+    Languages may have other names there (`eng` for `en`), which is told. Raises `DataError` where they are the same two
+    the other way round.
+    """
+    (source, target), (other, another) = ours.languages, data.languages
+    if (other, another) == (target, source):
+        given = f'data.source_language is "{other}" and data.target_language "{another}"'
+        raise DataError(f"{given}: this run translates from {source} to {target}; leave both out")
+    doubts = []
+    if (other, another) != (source, target):
+        doubts.append(f"the data are {other}-{another}, and this run translates from {source} to {target}")
+    with suppress(DataError):  # the training data may not be there any more
+        doubts += [found] if (found := swapped(train(), dataset)) else []
+    return doubts
 
 
 def _sides(dataset: datasets.Dataset) -> tuple[str, str]:

@@ -58,6 +58,8 @@ def open_reader(data: ParallelData, split: Split) -> Reader:
     if pair_files(data, folder):
         given = f'name them by their split: data.{split} = "{data.source}"'
         raise DataError(f"data.source is a folder, and this is the name of two files; {given}", path=data.source)
+    if data.source != "sample" and ":" not in data.source and not folder.exists():
+        raise DataError(f"no such folder; {_expected(data)}; {sources.SOURCE_FORMS}", path=data.source)
     match sources.locate(data, split):
         case sources.Hub() as hub:
             return _hub_reader(hub, data, split)
@@ -68,6 +70,12 @@ def open_reader(data: ParallelData, split: Split) -> Reader:
             return _sample_reader(data, split)
         case path:
             return _file_reader(path, data)
+
+
+def _expected(data: ParallelData) -> str:
+    """The files of a folder of pairs."""
+    names = [f"{split}.{language}" for split in ("train", "valid", "test") for language in data.languages]
+    return f"expected one with {', '.join(names[:-1])} and {names[-1]}, plain or .gz"
 
 
 # Finding files

@@ -22,7 +22,8 @@ UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 def open_bytes(path: str | Path, *, unzip: bool = True) -> Iterator[IO[bytes]]:
     """The bytes of a file; gzipped content is unpacked, whatever the file is called, unless `unzip` is false.
 
-    Raises `DataError` naming the file where it is missing, a folder, unreadable, or a damaged gzip file.
+    Raises `DataError` naming the file where it is missing, a folder, unreadable, a damaged gzip file, or none though it
+    is called .gz.
     """
     try:
         raw = Path(path).open("rb")  # noqa: SIM115
@@ -34,7 +35,10 @@ def open_bytes(path: str | Path, *, unzip: bool = True) -> Iterator[IO[bytes]]:
         raise DataError(f"this file cannot be read: {error.strerror}", path=path) from None
     with raw:
         # A peek, not a seek: the path may be a pipe.
-        if not unzip or raw.peek(2)[:2] != GZIP_MAGIC:
+        start = raw.peek(2)[:2]
+        if unzip and start and start != GZIP_MAGIC and str(path).lower().endswith(".gz"):
+            raise DataError("not gzip, though its name ends in .gz; rename it if it is plain", path=path)
+        if not unzip or start != GZIP_MAGIC:
             yield raw
             return
         try:
@@ -61,16 +65,24 @@ def text_lines(lines: Iterable[bytes], place: str | Path) -> Iterator[tuple[int,
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(_undecodable(line, error.start), path=place, line=number) from None
+            found = _undecodable(line, error.start, first=number == 1)
+            raise DataError(found, path=place, line=number) from None
         if number == 1:
             text = text.removeprefix("\ufeff")
         yield number, text.rstrip("\r\n")
 
 
-def _undecodable(line: bytes, start: int) -> str:
-    if line[:2] in UTF16_BOMS:
+def _undecodable(line: bytes, start: int, *, first: bool) -> str:
+    if first and line[:2] in UTF16_BOMS:
         return "this file is UTF-16; convert it to UTF-8"
     return f"byte 0x{line[start]:02x} at byte {start + 1} of the line is not UTF-8; convert the file to UTF-8"
+
+
+def refuse_nul(text: str, *, path: str | Path | None = None, line: int | None = None) -> None:
+    """Raises `DataError` where there is a NUL character, which no text has: some programs end a text there."""
+    if "\0" in text:
+        message = f"a NUL character at {text.index(chr(0)) + 1} of the sentence; this is no text, or it is UTF-16"
+        raise DataError(message, path=path, line=line)
 
 
 def first_line(path: str | Path) -> str | None:

@@ -50,7 +50,8 @@ class TokenizerConfig(Config):
         if self.min_frequency < 1:
             raise ValueError(f"min_frequency must be at least 1, got {self.min_frequency}")
         if self.byte_fallback and self.unit not in ("bpe", "unigram"):
-            raise ValueError(f"byte_fallback is read for the units 'bpe' and 'unigram' only, and unit is {self.unit!r}")
+            only = "byte_fallback is read for the units 'bpe' and 'unigram' only"
+            raise ValueError(f"{only}, and unit is {self.unit!r}: set data.tokenizer.byte_fallback=false")
         fewest = len(SPECIALS) + (len(BYTES) if self.byte_fallback else 0) + 1
         if self.max_size is not None and self.max_size < fewest:
             why = f" with byte_fallback, which takes {len(BYTES)}" if self.byte_fallback else ""

@@ -27,7 +27,7 @@ TITLES = {
     "bleu": "BLEU",
     "chrf2": "chrF2",
     "ter": "TER",
-    "bleu_lowercased": "BLEU, lower-cased",
+    "bleu_lowercased": "BLEU, lower-cased, tokenised",
 }
 EDGES = (8, 12, 16, 20, 30, 50)
 """Lengths in words at which the next bucket of `by_length` begins: narrow where most sentences of captions are."""

@@ -99,7 +99,9 @@ class Seq2Seq(nn.Module):
         """Raises `InputError` where the parts do not suit each other."""
         super().__init__()
         if config.tied == "all" and not joint:
-            raise InputError('model.tied = "all" needs one vocabulary for both sides: data.joint = true')
+            raise InputError(
+                'model.tied = "all" needs one vocabulary for both sides: set model.tied=target, or data.joint=true'
+            )
         size = config.embedding_size
         self.size = target_vocabulary
         self.target_embedding = nn.Embedding(target_vocabulary, size)

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from seqtext.config import Config
@@ -20,16 +20,7 @@ SLACK = 10
 """Tokens that a translation may have beyond `max_ratio` times its source's, for sources of a few, or a prefix."""
 DRAWING = ("temperature", "top_k", "top_p", "seed")
 """Settings that only drawing reads."""
-SEARCHING = (
-    "beam",
-    "length_penalty",
-    "alpha",
-    "coverage_penalty",
-    "block_ngrams",
-    "min_length",
-    "min_ratio",
-    "early",
-)
+SEARCHING = ("beam", "coverage_penalty", "block_ngrams", "min_length", "min_ratio", "early")
 """Settings that only a search reads."""
 
 
@@ -59,15 +50,29 @@ class Decoding(Config):
     early: bool = True
     """Stop when as many hypotheses have ended as the beam has, even if a better one could come."""
     sample: bool = False
-    """Draw `nbest` translations instead of searching for the best."""
-    temperature: float = 1.0
+    """Draw `nbest` translations instead of searching for the best; they are ranked as those of a search, but for the
+    coverage penalty."""
+    temperature: float = Field(default=1.0, gt=0.0)
     """Logits are divided by this before a token is drawn."""
-    top_k: int | None = None
+    top_k: int | None = Field(default=None, ge=1)
     """Draw from the k most probable tokens."""
-    top_p: float | None = None
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     """Draw from the fewest most probable tokens that have this probability together."""
     seed: int = 1
     """Of the draws: those for a source depend on this and on its tokens alone, not on what is translated beside it."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Decoding:
+        wrong = []
+        if not self.sample and self.nbest > self.beam:
+            wrong.append(f"nbest {self.nbest}: the beam has {self.beam} hypotheses")
+        if self.min_length >= self.max_length:
+            wrong.append(f"min_length {self.min_length}: expected less than max_length, {self.max_length}")
+        if self.min_ratio > self.max_ratio:
+            wrong.append(f"min_ratio {self.min_ratio:g}: expected at most max_ratio, {self.max_ratio:g}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
 
     def with_options(self, options: Mapping[str, Any]) -> Decoding:
         """A copy with the fields that are not None. Raises `InputError` for what cannot be, or is read by nothing."""
@@ -96,9 +101,14 @@ class Decoding(Config):
             raise InputError(f"--max-ratio {self.max_ratio:g}: expected a number above 0")
         if self.min_length >= self.max_length:
             raise InputError(f"--min-length {self.min_length}: expected less than --max-length {self.max_length}")
+        if self.min_ratio > self.max_ratio:
+            raise InputError(f"--min-ratio {self.min_ratio:g}: expected at most --max-ratio {self.max_ratio:g}")
+        if self.sample and self.temperature <= 0:
+            advice = "for the most probable tokens leave out --sample"
+            raise InputError(f"--temperature {self.temperature:g}: expected a number above 0; {advice}")
         if self.sample and self.nbest < 1:
             raise InputError(f"--nbest {self.nbest}: expected a whole number, 1 or more")
-        _ = self.sampling if self.sample else self.search
+        _ = (self.sampling, self.ranking) if self.sample else self.search
 
     @property
     def search(self) -> Beam:
@@ -111,6 +121,11 @@ class Decoding(Config):
             block_ngrams=self.block_ngrams,
             early=self.early,
         )
+
+    @property
+    def ranking(self) -> Beam:
+        """What ranks draws."""
+        return Beam(length_penalty=self.length_penalty, alpha=self.alpha)
 
     @property
     def sampling(self) -> Sampling:
@@ -201,6 +216,7 @@ def _draw(
     eos: int,
     forbidden: Sequence[int],
 ) -> list[list[Hypothesis]]:
+    ranking = settings.ranking
     results: list[list[Hypothesis]] = [[] for _ in first]
     for _ in range(settings.nbest):
         sampler = Sampler(
@@ -223,7 +239,9 @@ def _draw(
                 if token != eos:
                     texts[row].append(token)
                 if token == eos or len(texts[row]) >= limits[row]:
-                    results[row].append(Hypothesis(texts[row], totals[row], totals[row], token == eos))
+                    tokens = len(texts[row]) + (token == eos)
+                    score = totals[row] / ranking.penalty(tokens)
+                    results[row].append(Hypothesis(texts[row], score, totals[row], token == eos))
                     over.append(row)
             sampler.end(over)
-    return results
+    return [sorted(drawn, key=lambda one: -one.score) for drawn in results]

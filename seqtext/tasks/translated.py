@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtext.data.detokenize import detokenize
-from seqtext.data.pairs import texts_of
+from seqtext.data.pairs import END, texts_of
 from seqtext.data.tokenizer import SPECIALS, UNKNOWN, Tokenizer
 from seqtext.metrics.bootstrap import SEED, compare
 from seqtext.metrics.translation import by_length, quality, sentence_chrf, tokenization_warning
+from seqtext.search.beam import Hypothesis
 from seqtext.task import Comparison, Table
 
 if TYPE_CHECKING:
@@ -104,6 +105,19 @@ def written(
         parts += [text[end:start], span]
         end = start + len(SPECIALS[UNKNOWN])
     return "".join([*parts, text[end:]])
+
+
+def looked_at(source: list[int], hypothesis: Hypothesis, ours: Tokenizer, theirs: Tokenizer) -> Attention | None:
+    """The attention of a hypothesis to a source's tokens, which may be padded; None where there is none."""
+    if hypothesis.attention is None:
+        return None
+    length = source.index(END) + 1
+    ids = [*hypothesis.tokens, END][: len(hypothesis.attention)]
+    return Attention(
+        [ours.token(id) for id in source[:length]],
+        [theirs.token(id) for id in ids],
+        [[round(weight, 4) for weight in row[:length]] for row in hypothesis.attention.tolist()],
+    )
 
 
 def signatures() -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.data.batching import bucketed
 from seqtext.data.pairs import END, MARKS, START, Side, encode_side, texts_of
-from seqtext.data.parallel import ParallelData, read_parallel, swapped
+from seqtext.data.parallel import ParallelData, doubts_of_other, filtered, read_parallel, swapped
+from seqtext.data.text import refuse_nul
 from seqtext.data.tokenizer import PAD, UNKNOWN, Tokenizer, TokenizerConfig
 from seqtext.errors import InputError
 from seqtext.metrics.translation import quality
@@ -26,11 +26,11 @@ from seqtext.search.beam import Hypothesis
 from seqtext.search.decoding import Decoding, decode
 from seqtext.task import Comparison, Goal, Listing, Loss, Predicted, Split, Table
 from seqtext.tasks.translated import (
-    Attention,
     Candidate,
     Translation,
     comparison,
     extremes,
+    looked_at,
     one_line,
     perplexity,
     signatures,
@@ -67,12 +67,6 @@ class TranslationModel(Seq2SeqConfig):
 
     search: Decoding = Decoding()
     """How translations are found, where a command does not say otherwise."""
-
-    @model_validator(mode="after")
-    def _searchable(self) -> TranslationModel:
-        if not self.search.sample and self.search.nbest > self.search.beam:
-            raise ValueError(f"search.nbest {self.search.nbest}: the beam has {self.search.beam} hypotheses")
-        return self
 
 
 class Batch(NamedTuple):
@@ -184,9 +178,15 @@ class TranslationTask:
         return Encoded(source, target, lambda rows: column[rows.tolist()]["source"])
 
     def prepare(self, text: str, *, pretokenized: bool = False) -> Sentence:
+        """Raises `InputError` for a NUL character, as training data has none, and for `pretokenized`."""
+        if pretokenized:
+            raise InputError("--pretokenized: a translator reads plain text as it is written; leave this out")
+        refuse_nul(text)
         return Sentence(text)
 
     def prepare_pair(self, text: str, target: str) -> Sentence:
+        refuse_nul(text)
+        refuse_nul(target)
         return Sentence(text, target)
 
     def inputs(self, examples: Sequence[Sentence]) -> Encoded:
@@ -273,7 +273,9 @@ class TranslationTask:
                 Candidate(written(one.tokens, self.target, one.alignment, spans[row]), one.score, one.log_probability)
                 for one in hypotheses
             )
-            seen = self._attention(batch.source[row].tolist(), hypotheses[0]) if attention and hypotheses else None
+            seen = None
+            if attention and hypotheses:
+                seen = looked_at(batch.source[row].tolist(), hypotheses[0], self.source, self.target)
             results.append(Translation(candidates, loss, size, lacking, seen))
         return Predicted(results)
 
@@ -285,10 +287,10 @@ class TranslationTask:
             raise InputError(f"--prefix {text}: the model has no token for {unknown}")
         return found.ids
 
-    def searched(self, options: Mapping[str, Any]) -> str:
+    def searched(self, options: Mapping[str, Any], *, attention_flag: str = "--attention") -> str:
         """How translations are found with these options of `predict`. Raises `InputError` naming the flag at fault."""
         search = self.search.with_options({key: options[key] for key in options if key in Decoding.model_fields})
-        looking = {"--attention": options.get("attention"), "--replace-unknown": options.get("replace_unknown")}
+        looking = {attention_flag: options.get("attention"), "--replace-unknown": options.get("replace_unknown")}
         wanted = [flag for flag, given in looking.items() if given]
         if search.coverage_penalty:
             wanted.append("--coverage-penalty")
@@ -315,17 +317,6 @@ class TranslationTask:
 
     def together(self, modules: Sequence[nn.Module]) -> Several:
         return Several(modules)
-
-    def _attention(self, source: list[int], hypothesis: Hypothesis) -> Attention | None:
-        if hypothesis.attention is None:
-            return None
-        length = source.index(END) + 1
-        ids = [*hypothesis.tokens, END][: len(hypothesis.attention)]
-        return Attention(
-            [self.source.token(id) for id in source[:length]],
-            [self.target.token(id) for id in ids],
-            [[round(weight, 4) for weight in row[:length]] for row in hypothesis.attention.tolist()],
-        )
 
     def show(self, example: Sentence, prediction: Translation) -> str:
         return one_line(prediction.text)
@@ -367,6 +358,12 @@ class TranslationTask:
         self, baseline: Sequence[Translation], predictions: Sequence[Translation], dataset: Dataset
     ) -> Comparison:
         return comparison(baseline, predictions, dataset)
+
+    def filtered(self, splits: Mapping[Split, Dataset]) -> dict[Split, str]:
+        return {split: found for split, dataset in splits.items() if (found := filtered(dataset))}
+
+    def check_other(self, data: TranslationData, dataset: Dataset, train: Callable[[], Dataset]) -> list[str]:
+        return doubts_of_other(self.data, data, dataset, train)
 
     def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
         """Where sides are swapped between training and another split."""

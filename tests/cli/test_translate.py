@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -244,7 +246,10 @@ def test_attention_is_drawn_for_every_line_that_has_words(cli, refused, translat
         (["--min-length", 9, "--max-length", 9], "--min-length 9: expected less than --max-length 9"),
         (["--temperature", 0.5], "--temperature: a beam draws nothing; give --sample with it"),
         (["--top-k", 5, "--seed", 1], "--top-k, --seed: a beam draws nothing; give --sample with it"),
-        (["--sample", "--temperature", 0], "--temperature 0: expected a number above 0"),
+        (["--sample", "--temperature", 0],
+         "--temperature 0: expected a number above 0; for the most probable tokens leave out --sample$"),
+        (["--min-ratio", 3], "--min-ratio 3: expected at most --max-ratio 2"),
+        (["--sample", "--plot", "pictures"], "--plot: this needs a beam; leave out --sample"),
         (["--sample", "--beam", 3], "--beam: drawing does not read this; leave out --sample"),
         (["--sample", "--prefix", "Der", "--replace-unknown"],
          "--replace-unknown, --prefix: this needs a beam; leave out --sample"),
@@ -267,6 +272,17 @@ def test_what_cannot_be_read_or_translated_is_one_message(refused, cli, translat
     Path("letter").write_bytes(b"The dog finds the man.\nM\xfcnchen\n")
     told = refused("translate", translator, "letter", out="Der Hund findet den Mann.\n")
     assert told == "letter:2: byte 0xfc at byte 2 of the line is not UTF-8; convert the file to UTF-8"
+    Path("letter").write_bytes(b"The dog finds the man.\nThe c\0t\n")
+    nul = "letter:2: a NUL character at 6 of the sentence; this is no text, or it is UTF-16"
+    for command in ("translate", "predict"):
+        assert refused(command, translator, "letter", out="Der Hund findet den Mann.\n") == nul
+    assert refused("score", translator, stdin=b"The c\0t\tDie Katze\n") == nul.replace("letter:2", "standard input:1")
+    with pytest.raises(InputError, match=r"^a NUL character at 6 of the sentence"):
+        seqtext.predict(translator, ["The c\0t"])
+    told = refused("predict", translator, "--pretokenized")
+    assert told == "--pretokenized: a translator reads plain text as it is written; leave this out"
+    with pytest.raises(InputError, match=r"^--pretokenized: a translator"):
+        seqtext.load(translator).predict(["The cat"], pretokenized=True)
     told = refused("translate", worded, "--prefix", "Der Zebra")
     assert told == "--prefix Der Zebra: the model has no token for 'Zebra'"
     assert refused("translate", translator, "--plot", "letter") == "--plot letter: this is a file; a folder is expected"
@@ -274,7 +290,7 @@ def test_what_cannot_be_read_or_translated_is_one_message(refused, cli, translat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["letter"]
 
 
-def test_a_model_without_attention_says_what_needs_it(refused, cli, sentences, tmp_path):
+def test_a_model_without_attention_says_what_needs_it(refused, cli, sentences, tmp_path, monkeypatch):
     settings = ["train.epochs=1", "model.decoder.context=initial", "data.tokenizer.max_size=300"]
     out = tmp_path / "run"
     shown = cli("train", "translation", *settings, "--data", sentences, "--out", out, "--device", "cpu")
@@ -284,6 +300,11 @@ def test_a_model_without_attention_says_what_needs_it(refused, cli, sentences, t
     flags = ["--replace-unknown", "--coverage-penalty", 0.5]
     told = refused("translate", out, *flags, stdin=b"\xff\n")
     assert told == "--replace-unknown, --coverage-penalty: this needs a model with attention, and this one has none"
+    needs = "this needs a model with attention, and this one has none"
+    monkeypatch.chdir(tmp_path)
+    assert refused("translate", out, "--plot", "pictures") == f"--plot: {needs}"
+    assert refused("translate", out, "--json", "--attention", "--plot", "pictures") == f"--attention, --plot: {needs}"
+    assert refused("translate", out, "--json", "--attention") == f"--attention: {needs}"
     assert cli("translate", out, stdin=b"The cat\n").status == 0
 
 
@@ -324,8 +345,20 @@ def test_a_reader_that_leaves_early_ends_an_endless_stream(translator):
     translate.stdout.close()
     assert head.communicate(timeout=120)[0] == "Die Katze sieht den Hund.\n" * 2
     assert translate.stderr.read() == b""
-    translate.wait(timeout=120)
+    assert translate.wait(timeout=120) == 128 + signal.SIGPIPE
     yes.wait(timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["translate"], ["translate", "--json"], ["predict"], ["score"]])
+def test_every_command_ends_the_same_where_nobody_reads_its_output(translator, words):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    text = b"The cat\tDie Katze\n" if words == ["score"] else b"The cat\n"
+    command, *flags = words
+    left = process(command, translator, *flags, stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert left.communicate(text, timeout=120)[1] == b"" and left.returncode == 128 + signal.SIGPIPE
 
 
 @pytest.mark.slow
@@ -348,3 +381,57 @@ def test_a_terminal_gets_a_prompt_and_each_answer_at_once(translator):
     os.write(ours, b"\x04")
     assert translate.wait(timeout=60) == 0
     os.close(ours)
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_line_of_the_prompt(translator):
+    ours, theirs = pty.openpty()
+    translate = process("translate", translator, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    text = b""
+    while not text.endswith(b"> ") and select.select([ours], [], [], 60)[0]:
+        text += os.read(ours, 1000)
+    for _ in range(20):  # a signal just before read() would wait for it to return; the next one interrupts it
+        translate.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            translate.wait(timeout=3)
+            break
+    assert translate.returncode == 128 + signal.SIGINT
+    assert os.read(ours, 1000) == b"\r\n"
+    os.close(ours)
+
+
+def test_training_tells_what_filters_left_out_as_check_does(cli, sentences, tmp_path):
+    settings = ["train.epochs=1", "data.max_length=5", "data.max_ratio=9.0", "data.drop_duplicates=true"]
+    words = ["translation", *settings, "data.tokenizer.max_size=300", "--data", sentences, "--device", "cpu"]
+    rows = set((sentences / "train.en").read_text(encoding="utf-8").splitlines())
+    size = len(rows)
+    left = f"0 longer than 5 words, 0 of a length ratio over 9.0, {2 * size} duplicates"
+    shown = cli("train", *words, "--out", tmp_path / "run")
+    assert shown.err.splitlines()[0] == f"left out of train: {left}"
+    facts = json.loads((tmp_path / "run" / "meta.json").read_text(encoding="utf-8"))["data"]
+    assert (facts["train"]["left_out"], facts["train"]["examples"]) == (left, size)
+    assert "left_out" not in facts["valid"]
+    checked = json.loads(cli("check", *words, "--json").out)
+    assert checked["train"].endswith(f"; text files en-de; left out: {left}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [
+        ("data.joint=false", "needs one vocabulary for both sides: set model.tied=target, or data.joint=true"),
+        ("data.tokenizer.unit=word", "and unit is 'word': set data.tokenizer.byte_fallback=false"),
+        ("data.tokenizer.unit=char", "and unit is 'char': set data.tokenizer.byte_fallback=false"),
+        ("data.tokenizer.byte_fallback=false", None),
+        ("model.tied=target", None),
+    ],
+)
+def test_a_setting_that_needs_another_names_it(cli, refused, sentences, setting, advice):
+    words = ["check", "translation", setting, "--data", sentences, "--device", "cpu"]
+    if advice is None:
+        assert cli(*words).status == 0
+        return
+    told = refused(*words)
+    assert told.endswith(advice)
+    more = advice.partition(": set ")[2].partition(",")[0]
+    assert cli(*words, more).status == 0

@@ -82,7 +82,8 @@ def test_evaluate_prints_scores_and_how_they_came_about(cli, translator, sentenc
     assert result.settings.startswith("BLEU nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     facts = f"; beam 2, average length penalty, alpha 0.5; test of {sentences}; seqtext {seqtext.__version__}"
     assert result.settings.endswith(facts)
-    assert all(f"; {name} nrefs:1|" in result.settings for name in ("chrF2", "TER", "BLEU, lower-cased"))
+    assert all(f"; {name} nrefs:1|" in result.settings for name in ("chrF2", "TER", "BLEU, lower-cased, tokenised"))
+    assert shown.lines[5].startswith("BLEU, lower-cased, tokenised\t")
     printed = json.loads(cli("evaluate", translator, "--beam", 2, "--alpha", 0.5, "--json").out)
     assert printed == {"split": "test", "examples": 30, "metric": result.settings, **result.scores}
     assert "; beam 5, average length penalty, alpha 1; " in seqtext.evaluate(translator).settings
@@ -118,6 +119,56 @@ def test_evaluate_lists_the_best_and_the_worst_translations(cli, translator, sen
     elsewhere = tmp_path / "few.jsonl"
     shown = cli("evaluate", translator, "--worst", 2, "--errors", elsewhere)
     assert read(elsewhere) == read(worst)[:2] and worst.read_bytes() == before and len(read(best)) == 2
+
+
+def test_lists_of_other_data_or_of_an_ensemble_are_no_part_of_the_run(cli, translator, beginner, sentences, tmp_path):
+    cli("evaluate", translator)
+    files = [translator / "worst.jsonl", translator / "best.jsonl"]
+    before = [file.read_bytes() for file in files]
+    other = shutil.copytree(sentences, tmp_path / "other")
+    elsewhere = tmp_path / "worst.jsonl"
+    for words in (["--data", other], ["data.drop_duplicates=true"], ["--ensemble", beginner]):
+        assert cli("evaluate", translator, *words, "--worst", 3).err == ""
+        assert [file.read_bytes() for file in files] == before
+        shown = cli("evaluate", translator, *words, "--errors", elsewhere, "--worst", 3)
+        assert shown.err == f"{elsewhere}: the 3 examples with the lowest chrF2\n" and len(read(elsewhere)) == 3
+        assert [file.read_bytes() for file in files] == before
+
+
+def test_an_ensemble_is_scored_as_one(cli, refused, translator, beginner, worded, sentences):
+    sources, targets = references(sentences)
+    together = seqtext.load(translator, ensemble=[beginner])
+    bleu = sacrebleu.corpus_bleu([one.text for one in together.predict(sources)], [targets]).score
+    shown = json.loads(cli("evaluate", translator, "--ensemble", beginner, "--json").out)
+    assert (
+        shown["bleu"] == pytest.approx(bleu) and shown["perplexity"] > seqtext.evaluate(translator).scores["perplexity"]
+    )
+    assert f"; beam 5, average length penalty, alpha 1, together with {beginner}; test of " in shown["metric"]
+    told = refused("evaluate", translator, "--ensemble", worded)
+    assert told.startswith(f"{translator} and {worded} cannot be one ensemble: they must have the same ")
+
+
+def test_data_of_other_languages_are_told_and_of_swapped_ones_refused(cli, refused, translator, sentences, tmp_path):
+    sources, targets = references(sentences)
+    for names in (("eng", "de"), ("de", "en")):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for name, texts in zip(names, (sources, targets)):
+            (folder / f"test.{name}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    plain = cli("evaluate", translator, "--json")
+    shown = cli("evaluate", translator, "data.source_language=eng", "--data", tmp_path / "eng", "--json")
+    assert json.loads(shown.out)["bleu"] == json.loads(plain.out)["bleu"]
+    assert shown.err == "warning: the data are eng-de, and this run translates from en to de\n"
+    words = ["data.source_language=de", "data.target_language=en"]
+    told = refused("evaluate", translator, *words, "--data", sentences)
+    given = 'data.source_language is "de" and data.target_language "en"'
+    assert told == f"{given}: this run translates from en to de; leave both out"
+    # The files have each other's names; twice the text, for of few words nothing is said.
+    for file in (tmp_path / "de").iterdir():
+        file.write_text(file.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    shown = cli("evaluate", translator, "--data", tmp_path / "de")
+    assert shown.err.startswith("warning: the sides look swapped: frequent words of the source (")
+    assert "warning" not in cli("evaluate", translator, "--data", sentences).err
 
 
 def test_evaluate_compares_two_runs_on_the_same_data(cli, translator, beginner, sentences):

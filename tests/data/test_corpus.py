@@ -103,7 +103,7 @@ def test_a_format_may_be_stated(put):
 def test_a_folder_whose_files_name_their_splits(put):
     put("one\n", "ptb.train.txt")
     put("two\n", "ptb.valid.txt")
-    folder = str(put("three\n", "ptb.test.txt.gz").parent)
+    folder = str(put(gzip.compress(b"three\n"), "ptb.test.txt.gz").parent)
     found = [read_corpus(CorpusData(source=folder), split)["text"][:] for split in ("train", "valid", "test")]
     assert found == [["one"], ["two"], ["three"]]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seqtext.config import parse
 from seqtext.data import parallel
-from seqtext.data.parallel import ParallelData, read_parallel, swapped
+from seqtext.data.parallel import ParallelData, filtered, read_parallel, swapped
 from seqtext.data.sources import MissingSplit
 from seqtext.data.translation_sample import translation_sample
 from seqtext.errors import ConfigError, DataError
@@ -149,12 +149,15 @@ def test_filters_leave_out_what_they_say(tmp_path_factory, rows, longest, ratio,
         kept = list(dict.fromkeys(even)) if once else even
         counts[f"longer than {longest} words"] = len(whole) - len(short)
         counts[f"of a length ratio over {ratio}"] = len(short) - len(even)
-        counts["duplicates" if len(even) - len(kept) > 1 else "duplicate"] = len(even) - len(kept)
-    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        counts["duplicate" if len(even) - len(kept) == 1 else "duplicates"] = len(even) - len(kept)
+    # Filters that are there are told, if they left out none as well.
+    unset = {f"longer than {None} words", f"of a length ratio over {None}", *(["duplicates"] * (not once))}
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if what not in unset)
     data = ParallelData(source=str(folder), max_length=longest, max_ratio=ratio, drop_duplicates=once, empty="drop")
     if kept:
         assert pairs(data, split) == kept
         assert about(data, split) == "text files en-de" + (f"; left out: {said}" if said else "")
+        assert filtered(read_parallel(data, split)) == said
     else:
         assert message(data, split) == f"{folder / f'{split}.en'}: no pair is left; left out: {said}"
 
@@ -280,7 +283,10 @@ def test_files_that_are_not_there(put):
     assert message(ParallelData(source="nltk:brown")).startswith(
         "nltk:brown: no corpus of NLTK is read as translations"
     )
-    assert message(ParallelData(source=f"{folder}/none")).startswith(f"{folder}/none: no such folder; a source is")
+    assert message(ParallelData(source=f"{folder}/none")) == (
+        f"{folder}/none: no such folder; expected one with train.en, train.de, valid.en, valid.de, test.en and "
+        'test.de, plain or .gz; a source is a folder, "sample", "hub:org/name" or "nltk:corpus"'
+    )
 
 
 def test_the_schema_says_every_fault():

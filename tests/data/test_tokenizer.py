@@ -222,7 +222,11 @@ def test_a_tokenizer_of_another_unit_says_so():
         ({"unit": "unigram", "max_size": 50, "min_frequency": 2}, "min_frequency is not read for the unit 'unigram'"),
         ({"max_size": 2}, "max_size must be at least 3, got 2"),
         ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
-        ({"byte_fallback": True}, "byte_fallback is read for the units 'bpe' and 'unigram' only, and unit is 'word'"),
+        (
+            {"byte_fallback": True},
+            "byte_fallback is read for the units 'bpe' and 'unigram' only, and unit is 'word': "
+            "set data.tokenizer.byte_fallback=false",
+        ),
         (
             {"unit": "bpe", "max_size": 258, "byte_fallback": True},
             "max_size must be at least 259 with byte_fallback, which takes 256, got 258",

@@ -91,7 +91,7 @@ def test_equal_to_the_sacrebleu_command(corpus, tmp_path):
         assert [(row.score, row.signature) for row in wanted] == [
             (pytest.approx(each["score"], abs=1e-10), each["signature"]) for each in theirs
         ]
-    assert [row.name for row in rows] == ["BLEU", "chrF2", "TER", "BLEU, lower-cased"]
+    assert [row.name for row in rows] == ["BLEU", "chrF2", "TER", "BLEU, lower-cased, tokenised"]
     assert corpus_bleu(hypotheses, references) == found.bleu
     assert 10 < found.bleu < 90  # no score that anything gets
 

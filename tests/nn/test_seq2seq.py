@@ -283,7 +283,11 @@ def test_steps_of_training_are_counted_and_kept() -> None:
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"tied": "all"}, InputError, r'model.tied = "all" needs one vocabulary for both sides: data.joint = true'),
+        (
+            {"tied": "all"},
+            InputError,
+            r'model.tied = "all" needs one vocabulary for both sides: set model.tied=target, or data.joint=true',
+        ),
         (
             {"decoder": {"attention": {"name": "dot"}}},
             InputError,

@@ -14,6 +14,7 @@ from seqtext.nn.seq2seq import Seq2Seq, Seq2SeqConfig
 from seqtext.search.beam import Hypothesis
 from seqtext.search.decoding import Decoding, decode
 from seqtext.search.forced import forced
+from seqtext.tasks.translation import TranslationModel
 from seqtext.tasks.translator import TranslationDecoder
 from tests.reference.exhaustive import Rules, exhaustive, plain_beam
 
@@ -149,7 +150,7 @@ def test_each_sentence_alone_gives_what_it_does_among_others_and_in_any_order(co
         ({"max_ratio": 0.5}, [0, 0, 0], [10, 12, 110]),
         ({"min_length": 3, "min_ratio": 0.5}, [3, 3, 100], [12, 18, 250]),
         # What is too much of the least gives way to the most.
-        ({"min_ratio": 9.0, "max_length": 20}, [9, 17, 19], [12, 18, 20]),
+        ({"min_ratio": 2.0, "max_length": 20}, [2, 8, 19], [12, 18, 20]),
         ({"min_length": 14, "max_ratio": 1.0}, [10, 13, 14], [11, 14, 210]),
     ],
 )
@@ -166,7 +167,7 @@ def test_translations_keep_to_their_limits(context: str) -> None:
     assert min(sizes) < 6 or max(sizes) > 8  # there is something to bound
     for found in translate(module, Decoding(beam=3, nbest=3, min_length=6, max_length=8)):
         assert all(len(one.tokens) in (6, 7, 8) and len(one.tokens) + one.ended <= 8 for one in found)
-    by_source = Decoding(beam=3, nbest=3, max_ratio=0.2, min_ratio=2.0)
+    by_source = Decoding(beam=3, nbest=3, max_ratio=2.0, min_ratio=2.0)
     least, most = by_source.limits(LENGTHS)
     for found, low, high in zip(translate(module, by_source), least.tolist(), most.tolist()):
         assert all(low <= len(one.tokens) and len(one.tokens) + one.ended <= high for one in found)
@@ -184,6 +185,16 @@ def test_draws_repeat_with_their_seed_are_scored_and_come_by_sentence(context: s
     assert translate(module, settings.model_copy(update={"seed": 6})) != found
     assert [len(one) for one in found] == [3] * 4
     assert all(len({tuple(one.tokens) for one in drawn}) > 1 for drawn in found)
+    # Best first, and ranked as the hypotheses of a search.
+    for drawn in found:
+        assert [one.score for one in drawn] == sorted((one.score for one in drawn), reverse=True)
+        for one in drawn:
+            assert one.score == pytest.approx(one.log_probability / (len(one.tokens) + one.ended))
+    other = translate(module, settings.model_copy(update={"alpha": 0.6, "length_penalty": "wu"}))
+    for drawn, again in zip(found, other):
+        assert sorted(one.tokens for one in drawn) == sorted(one.tokens for one in again)
+        for one in again:
+            assert one.score == pytest.approx(one.log_probability / ((5 + len(one.tokens) + one.ended) / 6) ** 0.6)
     most = settings.limits(LENGTHS)[1].tolist()
     decoder, memory = TranslationDecoder(module), module.encode(SOURCE, LENGTHS)
     for number in range(3):
@@ -232,9 +243,16 @@ def test_draws_come_as_often_as_the_model_says() -> None:
         ({"min_ratio": -0.5}, "--min-ratio -0.5: expected 0 or more"),
         ({"max_ratio": 0.0}, "--max-ratio 0: expected a number above 0"),
         ({"min_length": 9, "max_length": 9}, "--min-length 9: expected less than --max-length 9"),
+        ({"min_ratio": 3.0}, "--min-ratio 3: expected at most --max-ratio 2"),
+        ({"max_ratio": 0.5, "min_ratio": 0.6}, "--min-ratio 0.6: expected at most --max-ratio 0.5"),
+        (
+            {"sample": True, "temperature": 0.0},
+            "--temperature 0: expected a number above 0; for the most probable tokens leave out --sample",
+        ),
+        ({"sample": True, "alpha": -1.0}, "--alpha -1: expected a number, 0 or more"),
         ({"temperature": 0.5, "top_k": 3}, "--temperature, --top-k: a beam draws nothing; give --sample with it"),
         ({"top_k": 0}, "--top-k: a beam draws nothing; give --sample with it"),
-        ({"sample": True, "beam": 3, "alpha": 0.5}, "--beam, --alpha: drawing does not read this; leave out --sample"),
+        ({"sample": True, "beam": 3, "early": True}, "--beam, --early: drawing does not read this; leave out --sample"),
         ({"sample": True, "min_length": 3}, "--min-length: drawing does not read this; leave out --sample"),
         ({"sample": True, "top_p": 1.5}, "--top-p 1.5: expected a number above 0 and at most 1"),
     ],
@@ -252,3 +270,19 @@ def test_options_change_what_is_given_alone_and_a_smaller_beam_gives_fewer() -> 
     assert recipe.with_options({"sample": True, "nbest": 20}).nbest == 20
     with pytest.raises(ConfigError, match=r"beam: .*greater than or equal to 1"):
         parse(Decoding, {"beam": 0}, source="recipe")
+
+
+def test_a_recipe_is_told_every_pair_of_keys_that_cannot_be() -> None:
+    search = {"nbest": 9, "min_length": 7, "max_length": 7, "min_ratio": 3.0}
+    with pytest.raises(ConfigError) as raised:
+        parse(TranslationModel, {"search": search, "embedding_size": 0, "teid": "all"}, source="r.toml", prefix="model")
+    assert raised.value.faults == [
+        "model.embedding_size: expected greater than or equal to 1, got 0",
+        "model.search: nbest 9: the beam has 5 hypotheses",
+        "model.search: min_length 7: expected less than max_length, 7",
+        "model.search: min_ratio 3: expected at most max_ratio, 2",
+        "model.teid: unknown key; did you mean 'tied'?",
+    ]
+    with pytest.raises(ConfigError) as raised:
+        parse(Decoding, {"temperature": 0.0, "top_k": 0, "top_p": 1.5}, source="r.toml")
+    assert [fault.partition(":")[0] for fault in raised.value.faults] == ["temperature", "top_k", "top_p"]
