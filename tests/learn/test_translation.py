@@ -111,7 +111,8 @@ def test_digits_are_copied_and_turned_around(pair: Callable[[random.Random], Pai
 
 def test_dates_are_written_in_one_form(tmp_path: Path) -> None:
     write(tmp_path, dated, train=8000, test=400)
-    assert exact(tmp_path, epochs=8, lr=0.005) >= 0.99  # 1.0, 1.0, 1.0
+    decoder = {"attention": {"name": "additive"}}  # which tells like digits apart sooner than products do
+    assert exact(tmp_path, epochs=6, lr=0.005, decoder=decoder) >= 0.99  # 1.0, 1.0, 1.0
 
 
 def test_attention_turns_around_what_one_vector_cannot_hold(tmp_path: Path) -> None:
