@@ -21,6 +21,8 @@ from seqtext.data.sources import Split
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from seqtext.draw import LabelledTree
+
 
 class Goal(NamedTuple):
     """What model selection watches: a key of `score` and which way is better."""
@@ -279,6 +281,17 @@ class FilteringTask(Protocol):
 
     def filtered(self, splits: Mapping[Split, Dataset]) -> dict[Split, str]:
         """How many examples each filter left out, in words, for the splits that have filters."""
+
+
+@runtime_checkable
+class DrawingTask(Protocol):
+    """What a task has besides where a prediction is a tree."""
+
+    def prepare(self, text: str, *, pretokenized: bool = False, trees: bool = True) -> Sized:
+        """As that of any task; without `trees`, what begins with a bracket is text as well."""
+
+    def labelled(self, example: Any, prediction: Any) -> LabelledTree:
+        """A prepared input and its prediction as a tree to draw. Raises `InputError` where nothing labels it."""
 
 
 @runtime_checkable

@@ -27,9 +27,10 @@ MAY = {
     "nn": {"errors", "config"},
     "data": LOW,
     "metrics": LOW | {"data"},
-    "task": CORE,
+    "draw": {"metrics"},
+    "task": CORE | {"draw"},
     "search": CORE | {"task"},
-    "tasks": CORE | {"task", "search"},
+    "tasks": CORE | {"draw", "task", "search"},
     "training": CORE | {"task", "search"},
     "shelf": {"config", "errors"},
     "recipe": CORE | {"task", "search", "tasks", "training", "shelf"},
@@ -46,7 +47,7 @@ MAY = {
 }
 MAY["cli"] = set(MAY) | {"seqtext"}
 MAY["__main__"] = {"cli"}
-NO_TORCH = {"errors", "files", "config", "data", "metrics"}
+NO_TORCH = {"errors", "files", "config", "data", "metrics", "draw"}
 
 
 def imports(path, module):

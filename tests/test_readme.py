@@ -13,6 +13,7 @@ from seqtext.data.corpus_sample import corpus_sample
 from seqtext.data.samples import ner_sample
 from seqtext.data.sentiment_sample import sentiment_sample
 from seqtext.data.translation_sample import translation_sample
+from seqtext.data.tree_sample import tree_sample
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,15 @@ def commands():
             if line.startswith("$ "):
                 shown = next((j for j in range(i + 1, len(lines)) if lines[j].startswith("$ ")), len(lines))
                 yield re.split(r"\s{2,}#", line[2:])[0], lines[i + 1 : shown]
+
+
+def bracketed(tree):
+    """A tree in brackets, from its nodes in post-order."""
+    written = []
+    for label, start, children in zip(tree.labels, tree.starts, tree.children):
+        inside = " ".join(written[child] for child in children) or tree.leaves[start]
+        written.append(f"({label} {inside})")
+    return written[-1]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +67,10 @@ def home(tmp_path_factory):
     for split, size in (("train", 300), ("valid", 40), ("test", 40)):
         for language, lines in zip(("en", "de"), zip(*translation_sample(split, size=size))):
             (folder / "my-pairs" / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "my-trees").mkdir()
+    for split, size in (("train", 200), ("valid", 40), ("test", 40)):
+        trees = "".join(bracketed(tree) + "\n" for tree in tree_sample(split, size=size))
+        (folder / "my-trees" / f"{split}.txt").write_text(trees, encoding="utf-8")
     (folder / "letters.txt").write_text("Dear Angela,\n\ngreetings from Paris .\n", encoding="utf-8")
     return folder
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,6 +125,83 @@ def test_the_translation_benchmark_measures_both_ways_of_searching(tmp_path):
         assert f"  {name} " in done.stdout
         assert 0 < figures[name] < math.inf, name
     assert figures["beam 5, latency of a sentence, p50 ms"] <= figures["beam 5, latency of a sentence, p95 ms"]
+
+
+@pytest.mark.slow
+def test_the_tree_benchmark_measures_forests_against_single_nodes(tmp_path):
+    data = tmp_path / "trees"
+    data.mkdir()
+    for split in ("train", "valid", "test"):
+        trees = "(3 (2 So) (4 good))\n(1 (2 not) (3 (2 very) (4 good)))\n(1 (2 not) (3 (2 at) (3 all)))\n" * 20
+        (data / f"{split}.txt").write_text(trees, encoding="utf-8")
+    batches = ["--batches", "1", "8", "--seconds", "0.05"]
+    # Of a recipe with a parser, which is no part of it.
+    given = ["--recipe", "tree-sentiment", "--data", str(data), *batches]
+    done, settings, figures = bench("bench_trees.py", *given, cwd=tmp_path)
+    for name in (
+        *(
+            f"{what}, batches of {size}{rest}"
+            for what in ("training", "inference")
+            for size in (1, 8)
+            for rest in (", trees/s", ", FLOP/s / matrix FLOP/s", " / node by node")
+        ),
+        "training node by node, batches of 25, trees/s",
+        "inference node by node, batches of 25, trees/s",
+    ):
+        assert f"  {name} " in done.stdout
+        assert 0 < figures[name] < math.inf, name
+    assert settings["cell"] == "lstm 48" and settings["trees"] == 60 and settings["nodes a tree"] == 4.3
+    # Of 8 leaves and 5 inner nodes in three trees: three gates of a word, five of two states, and four classes.
+    weights = 8 * 3 * 48 * 32 + 5 * 5 * 48 * 96 + 13 * 48 * 4
+    assert figures["MFLOP a tree, forward"] == pytest.approx(2 * weights / 3 / 1e6)
+    # Synthetic trees, a composition that the reference does not have: its figures alone.
+    given = ["--recipe", "tree-sentiment", "--cell", "childsum", "--set", "model.cell.hidden_size=7", *batches]
+    done, settings, figures = bench("bench_trees.py", *given, cwd=tmp_path)
+    assert settings["cell"] == "childsum 7" and not any("node by node" in name for name in figures)
+    assert figures["training, batches of 8, trees/s"] > 0 and settings["data"] == "synthetic, of SST's lengths"
+    # A binary tree of n leaves: n - 1 inner nodes, whose 2 n - 2 children are forgotten one by one.
+    leaves = (settings["nodes a tree"] + 1) / 2
+    weights = leaves * 3 * 7 * 32 + (leaves - 1) * 3 * 7 * 7 + 2 * (leaves - 1) * 7 * 7 + (2 * leaves - 1) * 7 * 5
+    assert figures["MFLOP a tree, forward"] == pytest.approx(2 * weights / 1e6, rel=5e-3)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "rntn"])
+def test_the_reference_is_the_same_recursive_net(cell, tmp_path):
+    import reference_trees
+
+    from seqtext import recipe, session
+
+    changes = [f"model.cell.name={cell}", "model.cell.hidden_size=5", "model.parser.name=none"]
+    changes += ["model.loss.root=0.25", "model.loss.nodes=3", "model.dropout=0.3", f"data.source={tmp_path}"]
+    for split in ("train", "valid"):
+        trees = "(3 (2 So) (4 good))\n(2 fine)\n(1 (2 not) (3 (2 (2 very) (3 (2 ,) (3 very))) (4 good)))\n"
+        (tmp_path / f"{split}.txt").write_text(trees, encoding="utf-8")
+    chosen = recipe.load("tree-sentiment", changes)
+    dataset = session.read_splits(chosen)["train"]
+    task = chosen.task.fit(chosen.data, dataset)
+    encoded = task.encode(dataset)
+    torch.manual_seed(2)
+    module = task.build(chosen.model).eval()
+    assert reference_trees.NodeByNode.covers(module)
+    rows = np.array([2, 0, 1])
+    found = task.loss(module, task.batch(encoded, rows))
+    found.total.backward()
+    gradients = {name: value.grad.clone() for name, value in module.named_parameters()}
+    module.zero_grad()
+    total, count = reference_trees.NodeByNode(module).loss(task, encoded, rows)
+    total.backward()
+    torch.testing.assert_close((found.total, found.count), (total, count))
+    for name, value in module.named_parameters():
+        torch.testing.assert_close(gradients[name], value.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_tree_benchmark_refuses_other_tasks(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "bench_trees.py"), "--recipe", "ner"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 1
+    assert done.stderr == "bench_trees.py: --recipe ner: this measures recursive nets; its task is ner\n"
 
 
 def test_operations_of_an_adaptive_softmax_are_those_of_the_clusters_that_are_needed():

@@ -9,7 +9,7 @@ have words with a no-break space in them (`8\u00a01\\/2`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ ESCAPE = re.compile(r"\\([/*])")
 # A whole `(label word)` is one piece, since most nodes are such; else a bracket, or a label or word by itself.
 PIECE = re.compile(r"\(\s*([^()\s]+)\s+([^()\s]+)\s*\)|([()])|([^()\s]+)", re.ASCII)
 FORM = "expected (label word) or (label (label word) ...)"
+
+Check = Callable[[str], str]
+"""What is wrong with a label, or "" where nothing is. It is asked once of each that is written, and of "" where a root
+has no label, nor has its single child."""
 
 
 class Tree(NamedTuple):
@@ -51,21 +55,31 @@ class Open:
         self.word: int | None = None  # a word of its own that no node holds yet
 
 
-def read_trees(path: str | Path) -> Iterator[tuple[int, Tree]]:
+def read_trees(path: str | Path, *, check: Check | None = None) -> Iterator[tuple[int, Tree]]:
     """Each tree of a file (plain or .gz) with the line it begins on; a line may have several, a tree take several.
 
     A bracket may have no label: `( (S ...) )`. A word with siblings, as in `(NP the (NN dog))`, gets an unlabelled node
     of its own. Raises `DataError` with file, line and column for brackets that do not match, a node without a word,
-    and text outside of brackets; and as `open_text` does.
+    text outside of brackets, and a label that `check` finds wrong; and as `open_text` does.
     """
-    return parse_trees(open_text(path), path)
+    return parse_trees(open_text(path), path, check=check)
 
 
-def parse_trees(lines: Iterable[tuple[int, str]], place: str | Path) -> Iterator[tuple[int, Tree]]:
+def parse_trees(
+    lines: Iterable[tuple[int, str]], place: str | Path | None, *, check: Check | None = None
+) -> Iterator[tuple[int, Tree]]:
     """As `read_trees`, for numbered lines that are open already; `place` is for messages."""
     stack: list[Open] = []
     tree = Tree([], [], [], [], [])
     first = 0
+    held: set[str] = set()  # labels that nothing is wrong with
+
+    def hold(label: str, line: int, column: int) -> None:
+        """Raise for a wrong label."""
+        assert check is not None
+        if fault := check(label):
+            raise DataError(f"column {column}: {fault}", path=place, line=line)
+        held.add(label)
 
     def add(label: str, start: int, children: tuple[int, ...]) -> int:
         """Append a node that ends at the last word so far, and return its number."""
@@ -91,6 +105,8 @@ def parse_trees(lines: Iterable[tuple[int, str]], place: str | Path) -> Iterator
                 node = stack[-1]
                 if node.label is None and not node.children:
                     node.label = piece[4]
+                    if check is not None and node.label not in held:
+                        hold(node.label, number, piece.start() + 1)
                 else:
                     settle(node)
                     node.word = len(tree.leaves)
@@ -105,6 +121,8 @@ def parse_trees(lines: Iterable[tuple[int, str]], place: str | Path) -> Iterator
                 if kind == 3:
                     stack.append(Open(number, piece.start() + 1, start))
                     continue
+                if check is not None and piece[1] not in held:
+                    hold(piece[1], number, piece.start(1) + 1)
                 tree.leaves.append(unescape(piece[2]))
                 added = add(piece[1], start, ())
             else:
@@ -117,6 +135,8 @@ def parse_trees(lines: Iterable[tuple[int, str]], place: str | Path) -> Iterator
                 elif node.word is None:
                     raise DataError(_empty(node), path=place, line=node.line)
                 added = add(node.label or "", node.start, tuple(node.children))
+                if not stack and check is not None and not (node.label or "" in held or top_label(tree)):
+                    hold("", node.line, node.column)
             if stack:
                 stack[-1].children.append(added)
             else:
@@ -126,6 +146,14 @@ def parse_trees(lines: Iterable[tuple[int, str]], place: str | Path) -> Iterator
         count = f"{len(stack)} brackets are" if len(stack) > 1 else "1 bracket is"
         found = f'column {stack[0].column}: the tree that begins here never ends: {count} not closed; expected ")"'
         raise DataError(found, path=place, line=stack[0].line)
+
+
+def top_label(tree: Tree) -> str:
+    """The label of the root, or of the node below it where a root without label has but one; "" where all lack it."""
+    node = len(tree.labels) - 1
+    while not tree.labels[node] and len(tree.children[node]) == 1:  # the Treebank's outermost bracket, `( (S ...) )`
+        node = tree.children[node][0]
+    return tree.labels[node]
 
 
 def _empty(node: Open) -> str:

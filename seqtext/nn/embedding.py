@@ -75,6 +75,9 @@ class EmbeddingConfig(Config):
 
     size: int | None = Field(default=None, ge=0)
     """Features of a trained word embedding; 50 if not given. With pretrained vectors it is theirs and is not given."""
+    spread: float = Field(default=1.0, gt=0.0)
+    """Times the usual spread that trained vectors begin with. With little of it words mean nothing until they are
+    learned, and unknown ones nothing at all: so recursive nets begin (Socher 2013)."""
     tune: bool = True
     """Train the pretrained vectors of training words; otherwise they stay as they are."""
     shapes: int = Field(default=0, ge=0)
@@ -210,7 +213,7 @@ class WordEmbedding(nn.Module):
             raise InputError("model.embedding: a word has no features; give it a size, characters, shapes or vectors")
         self.word_dropout, self.dropout = WordDropout(config.word_dropout), LockedDropout(config.dropout)
         if self.table is not None:
-            bound = (3.0 / size) ** 0.5
+            bound = config.spread * (3.0 / size) ** 0.5
             nn.init.uniform_(self.table.weight, -bound, bound)
             self.table.weight.data[0].zero_()
             if pretrained is not None:

@@ -8,5 +8,12 @@ from seqtext.tasks.lm import Lm
 from seqtext.tasks.ner import Ner
 from seqtext.tasks.sentiment import Sentiment
 from seqtext.tasks.translation import TranslationTask
+from seqtext.tasks.tree_sentiment import TreeSentiment
 
-TASKS: dict[str, type[Any]] = {"ner": Ner, "sentiment": Sentiment, "lm": Lm, "translation": TranslationTask}
+TASKS: dict[str, type[Any]] = {
+    "ner": Ner,
+    "sentiment": Sentiment,
+    "lm": Lm,
+    "translation": TranslationTask,
+    "tree-sentiment": TreeSentiment,
+}

@@ -79,7 +79,7 @@ def number_labels(
         if name not in numbers:
             raise DataError(
                 f"{place(int(np.flatnonzero(codes == code)[0]))}: label '{name}' was never seen in training; "
-                f"the labels of the training data are {', '.join(known)}"
+                f"the labels of the training data are {', '.join(filter(None, known))}"
             )
     return np.array([numbers[name] for name in found], dtype=np.int64)[codes]
 

@@ -51,12 +51,25 @@ def with_label(label: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
     return change
 
 
+def with_node_label(label: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
+    def change(dataset: datasets.Dataset) -> datasets.Dataset:
+        rows = dataset.to_list()
+        rows[2]["labels"][0] = label
+        return datasets.Dataset.from_list(rows, features=dataset.features)
+
+    return change
+
+
 UNSEEN_LABEL: dict[str, tuple[Callable[[datasets.Dataset], datasets.Dataset], str] | None] = {
     "lm": None,
     "translation": None,
     "ner": (
         with_tag("S-DRAGON"),
         "sentence 3: label 'S-DRAGON' was never seen in training; the labels of the training",
+    ),
+    "tree-sentiment": (
+        with_node_label("9"),
+        "tree 3: label '9' was never seen in training; the labels of the training",
     ),
     "sentiment": (
         with_label("so-so"),
