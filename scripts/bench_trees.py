@@ -5,9 +5,10 @@
 
 A step of training is all from arrays in memory to new weights: cutting the batch and its schedule, forward, loss,
 backward, the recipe's optimizer. Inference is the same up to the probabilities of all nodes. The recipe's parser is
-left out. The node-by-node reference has the same weights, sums the same loss (which is checked), and takes the same
-optimizer; its trees are nested lists beforehand. Every repeat measures each thing once, in one process, for a second or
-more (--seconds); a figure is the median over repeats, with the smallest and largest. Ratios say more than rates.
+left out, and leaves are made of word vectors, unless --set says otherwise. The node-by-node reference has the same
+weights, sums the same loss (which is checked), and takes the same optimizer; its trees are nested lists beforehand.
+Every repeat measures each thing once, in one process, for a second or more (--seconds); a figure is the median over
+repeats, with the smallest and largest. Ratios say more than rates.
 
 Batches hold trees of like length, as in training. FLOP/s count the products with weights that leaves and nodes need
 (not those of a recurrence that reads the sentence first).
@@ -51,7 +52,8 @@ def main() -> None:
 def run(arguments: Any, scratch: Path) -> tuple[dict[str, Any], Figures]:
     data = Path(arguments.data) if arguments.data else write_trees(scratch / "trees")
     source = f"data.source={json.dumps(str(data.absolute()))}"
-    changes = [source, *arguments.set, "model.parser.name=none", "data.goal=root"]
+    plain = ['model.leaves={name="words"}', 'model.parser={name="none"}', "data.goal=root"]
+    changes = [source, *plain, *arguments.set]
     if arguments.cell:
         changes.append(f"model.cell.name={arguments.cell}")
     figures: Figures = defaultdict(list)
