@@ -207,15 +207,16 @@ class _BinaryLSTM(torch.autograd.Function):
         h = pairs[:, :, :size].reshape(-1, 2 * size)
         c = pairs[:, :, size:]  # (n, 2, H)
         gates = shared.forward(h)  # (n, 5H): i, o, f_a, f_b, u
-        gates[:, : 4 * size].sigmoid_()
-        gates[:, 4 * size :].tanh_()
         i, o, f, u = gates.split([size, size, 2 * size, size], dim=1)
+        u.mul_(2.0)
+        gates.sigmoid_()
+        u.mul_(2.0).sub_(1.0)  # as in `_tanh`
         states = torch.empty_like(h)
         memory = states[:, size:]
         torch.mul(i, u, out=memory)
         f = f.unflatten(1, (2, size))
         memory.addcmul_(f[:, 0], c[:, 0]).addcmul_(f[:, 1], c[:, 1])
-        squashed = memory.tanh()
+        squashed = _tanh(memory)
         torch.mul(o, squashed, out=states[:, :size])
         ctx.save_for_backward(h, c, gates, squashed)
         ctx.shared = shared
@@ -340,5 +341,10 @@ def _adding(size: int, *, share: float = 1.0) -> nn.Linear:
 def _leaf_lstm(gates: Tensor) -> Tensor:
     """The state of a leaf, which has no child to forget: gates (M, 3H) -> (M, 2H)."""
     i, o, u = gates.chunk(3, dim=1)
-    c = i.sigmoid() * u.tanh()
-    return torch.cat([o.sigmoid() * c.tanh(), c], dim=1)
+    c = i.sigmoid() * _tanh(u)
+    return torch.cat([o.sigmoid() * _tanh(c), c], dim=1)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """tanh(x) = 2 sigmoid(2 x) - 1, to within rounding: torch's own takes ten times as long as its sigmoid on a CPU."""
+    return torch.sigmoid(2.0 * x) * 2.0 - 1.0
