@@ -9,4 +9,5 @@ cd "$root"
 # One thread: the tests' models are too small for more to help, and threads that wait for each other waste the cores
 # of a machine that does other work as well.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$venv/bin/python" -m pytest "$@"
+# A worker a core, each with whole files, whose tests share what they have trained; `-n 0` after it for none.
+exec "$venv/bin/python" -m pytest -n auto --dist loadfile "$@"
