@@ -82,6 +82,10 @@ def leaf(cell: Any, x: Tensor) -> Any:
         i, o, u = cell.word(x).chunk(3)
         c = i.sigmoid() * u.tanh()
         return o.sigmoid() * c.tanh(), c
+    if hasattr(cell, "matrix"):
+        size = cell.hidden_size
+        diagonal, left, right = cell.matrix(x).split([size, size * cell.rank, size * cell.rank])
+        return cell.word(x).tanh(), torch.diag(1 + diagonal) + left.view(size, -1) @ right.view(-1, size)
     return (cell.word(x).tanh(),)
 
 
@@ -100,4 +104,31 @@ def tensor(cell: Any, left: Any, right: Any) -> Any:
     return ((cell.tensor(pair).view(-1, len(pair)) @ pair / len(pair) + cell.compose(pair)).tanh(),)
 
 
-COMPOSE = {"BinaryLSTM": lstm, "Recursive": recursive, "TensorRecursive": tensor}
+def childsum(cell: Any, *children: Any) -> Any:
+    i, o, u = cell.gates(torch.stack([h for h, _ in children]).sum(0)).chunk(3)
+    c = i.sigmoid() * u.tanh()
+    for h, memory in children:
+        c = c + cell.forget(h).sigmoid() * memory
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru(cell: Any, left: Any, right: Any) -> Any:
+    pair = torch.cat([left[0], right[0]])
+    new = cell.compose(cell.reset(pair).sigmoid() * pair).tanh()
+    three = torch.cat([pair, new])
+    return ((cell.update(three).view(3, -1).softmax(0) * three.view(3, -1)).sum(0),)
+
+
+def matrices(cell: Any, left: Any, right: Any) -> Any:
+    h = cell.compose(torch.cat([right[1] @ left[0], left[1] @ right[0]])).tanh()
+    return h, cell.merge(torch.cat([left[1], right[1]]).t()).t()
+
+
+COMPOSE = {
+    "BinaryLSTM": lstm,
+    "ChildSumLSTM": childsum,
+    "BinaryGRU": gru,
+    "Recursive": recursive,
+    "TensorRecursive": tensor,
+    "MatrixVector": matrices,
+}

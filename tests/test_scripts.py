@@ -154,9 +154,12 @@ def test_the_tree_benchmark_measures_forests_against_single_nodes(tmp_path):
     # Of 8 leaves and 5 inner nodes in three trees: three gates of a word, five of two states, and four classes.
     weights = 8 * 3 * 48 * 32 + 5 * 5 * 48 * 96 + 13 * 48 * 4
     assert figures["MFLOP a tree, forward"] == pytest.approx(2 * weights / 3 / 1e6)
-    # Synthetic trees, a composition that the reference does not have: its figures alone.
+    # Synthetic trees, over states that the reference does not have: ours alone.
+    leaves = 'model.leaves={name="rnn", hidden_size=16}'  # of both directions together as wide as a word's vector
     given = ["--recipe", "tree-sentiment", "--cell", "childsum", "--set", "model.cell.hidden_size=7", *batches]
+    given += ["--set", leaves]
     done, settings, figures = bench("bench_trees.py", *given, cwd=tmp_path)
+    assert "no node-by-node reference" in done.stderr
     assert settings["cell"] == "childsum 7" and not any("node by node" in name for name in figures)
     assert figures["training, batches of 8, trees/s"] > 0 and settings["data"] == "synthetic, of SST's lengths"
     # A binary tree of n leaves: n - 1 inner nodes, whose 2 n - 2 children are forgotten one by one.
@@ -165,7 +168,7 @@ def test_the_tree_benchmark_measures_forests_against_single_nodes(tmp_path):
     assert figures["MFLOP a tree, forward"] == pytest.approx(2 * weights / 1e6, rel=5e-3)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn", "rntn"])
+@pytest.mark.parametrize("cell", ["lstm", "childsum", "gru", "rnn", "rntn", "mvrnn"])
 def test_the_reference_is_the_same_recursive_net(cell, tmp_path):
     import reference_trees
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from seqtext.data.text import open_text
+from seqtext.data.text import open_text, refuse_nul
 from seqtext.errors import DataError
 
 BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
@@ -96,6 +96,7 @@ def parse_trees(
             node.word = None
 
     for number, line in lines:
+        refuse_nul(line, path=place, line=number, what="line")
         for piece in PIECE.finditer(line):
             kind = piece.lastindex
             if kind == 4 and not stack:

@@ -78,10 +78,10 @@ def _undecodable(line: bytes, start: int, *, first: bool) -> str:
     return f"byte 0x{line[start]:02x} at byte {start + 1} of the line is not UTF-8; convert the file to UTF-8"
 
 
-def refuse_nul(text: str, *, path: str | Path | None = None, line: int | None = None) -> None:
+def refuse_nul(text: str, *, path: str | Path | None = None, line: int | None = None, what: str = "sentence") -> None:
     """Raises `DataError` where there is a NUL character, which no text has: some programs end a text there."""
     if "\0" in text:
-        message = f"a NUL character at {text.index(chr(0)) + 1} of the sentence; this is no text, or it is UTF-16"
+        message = f"a NUL character at {text.index(chr(0)) + 1} of the {what}; this is no text, or it is UTF-16"
         raise DataError(message, path=path, line=line)
 
 

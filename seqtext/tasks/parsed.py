@@ -4,7 +4,7 @@ of a tree's nodes, and the tables of an evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,8 @@ from seqtext.tasks.words import Sentence, Split
 if TYPE_CHECKING:
     from datasets import Dataset
 
+LONG = 400
+"""Words of a sentence that are worth a warning."""
 BASELINES: tuple[Shape, ...] = ("left", "right", "balanced")
 
 
@@ -174,6 +176,17 @@ def check_suited(data: TreesData, model: TreeClassifierConfig, names: Sequence[s
         given = f'data.labels = "{data.labels}", model.parser.name = "{model.parser.name}"'
         weighed = f"model.loss of root {weights.root:g}, nodes {weights.nodes:g}, parser {weights.parser:g}"
         raise InputError(f"nothing is left to learn: {given}, {weighed}")
+
+
+def long_sentences(splits: Mapping[Any, Dataset]) -> list[str]:
+    """A warning for each split with a sentence of more than `LONG` words."""
+    found = []
+    for split, dataset in splits.items():
+        longest = pc.max(pc.list_value_length(column(dataset, "tokens"))).as_py()
+        if longest > LONG:
+            cost = "the time that a parser takes grows with the third power of that"
+            found.append(f"{split}: a sentence of {longest:,} words; {cost}; model.parser.name=none leaves it out")
+    return found
 
 
 def bracketing(predictions: Sequence[Any], dataset: Dataset) -> Counts:

@@ -41,6 +41,7 @@ from seqtext.tasks.parsed import (
     given_trees,
     in_brackets,
     label_column,
+    long_sentences,
     read_sentence,
     scheduled,
     shape_fact,
@@ -342,22 +343,29 @@ class TreeSentiment:
         nodes = prediction.nodes
         if isinstance(example, TreeSentence):
             result: dict[str, Any] = {"text": example.text, "tokens": example.words}
+            if example.offsets:  # plain text, of which these are the places of its words, in characters
+                result["offsets"] = [list(offset) for offset in example.offsets]
         else:  # a row of a dataset
             result = {"tokens": example["tokens"], "gold": example["labels"][0] or None}
         result["label"] = prediction.label or None
         if self.names and nodes.arities:
             result["probabilities"] = self._named(nodes.probabilities[0])
-        result["nodes"] = [self._node(*node) for node in zip(nodes.starts, nodes.ends, nodes.probabilities)]
+        columns = (nodes.starts, nodes.ends, nodes.arities, nodes.probabilities)
+        result["nodes"] = [self._node(*node) for node in zip(*columns)]
         return result
 
-    def _node(self, start: int, end: int, chances: Sequence[float]) -> dict[str, Any]:
-        span: dict[str, Any] = {"start": start, "end": end}
+    def _node(self, start: int, end: int, children: int, chances: Sequence[float]) -> dict[str, Any]:
+        span: dict[str, Any] = {"start": start, "end": end, "children": children}
         if chances:
             span |= {"label": self.names[int(np.argmax(chances))], "probabilities": self._named(chances)}
         return span
 
     def _named(self, chances: Sequence[float]) -> dict[str, float]:
         return {name: round(chance, 6) for name, chance in zip(self.names, chances)}
+
+    def warnings(self, splits: Mapping[Split, Dataset]) -> list[str]:
+        """Where a parser would take very long."""
+        return long_sentences(splits)
 
     def describe(self, splits: Mapping[str, Dataset], encoded: Mapping[str, Encoded]) -> list[tuple[str, str]]:
         facts = []

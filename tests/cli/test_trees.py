@@ -233,6 +233,7 @@ def test_check_describes_trees_and_tries_a_step(cli, treebank):
 
 OTHERS = "\n".join(TREES)
 WRONG = [
+    ("train", f"{OTHERS}\n(3 (2 I\0t) (3 good))\n", [], "{file}:7: a NUL character at 8 of the line; this is no text"),
     ("train", f"{OTHERS}\n(3 (2 It)\n", [], "{file}:7: column 1: the tree that begins here never ends: 1 bracket is "),
     ("train", f"{OTHERS}\n(3 (2 It) ())\n", [], "{file}:7: column 11: empty node; expected (label word) or (label "),
     ("valid", "(3 (2 It)))", [], '{file}:1: column 11: ")" closes nothing: one bracket too many'),

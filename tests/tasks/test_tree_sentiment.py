@@ -243,7 +243,9 @@ def test_without_labels_there_is_a_parser_alone() -> None:
     record = model.task.record(example, plain)
     assert record["label"] is None and "probabilities" not in record
     assert [(node["start"], node["end"]) for node in record["nodes"]] == spans(plain)
-    assert all(set(node) == {"start", "end"} for node in record["nodes"])
+    assert all(set(node) == {"start", "end", "children"} for node in record["nodes"])
+    assert [node["children"] for node in record["nodes"]] == list(plain.nodes.arities)
+    assert [record["text"][start:end] for start, end in record["offsets"]] == record["tokens"]
     # The line of text is a tree that reads as the same.
     line = model.task.show(example, plain)
     (tree,) = (tree for _, tree in parse_trees([(1, line)], None))
@@ -408,6 +410,16 @@ def test_records_have_every_span_with_its_probabilities() -> None:
         "label": None,
         "nodes": [],
     }
+
+
+def test_sentences_that_are_long_for_a_parser_are_told() -> None:
+    rows = {"tokens": [["so"] * 401, ["so"]]}
+    told = TreeSentiment.warnings(None, {"train": datasets.Dataset.from_dict(rows)})  # type: ignore[arg-type]
+    assert told == [
+        "train: a sentence of 401 words; the time that a parser takes grows with the third power of that; "
+        "model.parser.name=none leaves it out"
+    ]
+    assert TreeSentiment.warnings(None, {"test": datasets.Dataset.from_dict({"tokens": [["so"] * 400]})}) == []  # type: ignore[arg-type]
 
 
 def test_a_label_unseen_in_training_is_told_without_the_missing_ones() -> None:
