@@ -332,11 +332,12 @@ def call(checkout, script, *arguments, fail="", **variables):
 
 
 def test_the_tests_install_once_and_again_when_the_requirements_change(checkout):
+    run = "pytest -n auto --dist loadfile"
     install = f"pip install --quiet --disable-pip-version-check --editable {checkout}[dev,tensorboard]"
     assert call(checkout, "scripts/test.sh", "-k", "crf", fail="pip install*")[0] != 0
     assert call(checkout, "scripts/test.sh", "-k", "crf")[2] == [
         install,
-        "pytest -k crf",
+        f"{run} -k crf",
     ]  # there is a torch: none comes
     assert call(checkout, "scripts/test.sh")[2] == ["pytest"]
     (checkout / "pyproject.toml").write_text("[project]\ndependencies = []\n")
