@@ -25,6 +25,8 @@ from seqtext.nn.products import product
 
 CHUNK = 1 << 22
 """Logits that exist at a time, at most: 16 MB."""
+ROWS = 256
+"""Rows of logits of another format that are computed and widened at a time, where no gradient is wanted."""
 
 
 class FullSoftmax(Config):
@@ -132,8 +134,15 @@ class Softmax(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
         hidden, weight = _as_autocast(hidden, self.weight)
-        linear = nn.functional.linear if torch.is_grad_enabled() else product  # `product` has no gradient
-        return linear(hidden, weight, self.bias.to(weight.dtype)).float()
+        bias = self.bias.to(weight.dtype)
+        if torch.is_grad_enabled():
+            return nn.functional.linear(hidden, weight, bias).float()
+        if len(hidden) <= ROWS or weight.dtype == torch.float32:
+            return product(hidden, weight, bias).float()
+        logits = hidden.new_empty(len(hidden), len(weight), dtype=torch.float32)
+        for first in range(0, len(hidden), ROWS):  # so that what is not yet in float32 never leaves the cache
+            logits[first : first + ROWS] = product(hidden[first : first + ROWS], weight, bias)
+        return logits
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""

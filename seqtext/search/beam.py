@@ -30,7 +30,7 @@ from torch import Tensor
 from seqtext.errors import InputError
 from seqtext.search.attending import Watch
 from seqtext.search.candidates import best, block_repeats, leave_only
-from seqtext.search.decoder import Decoder, forbid, select, widened
+from seqtext.search.decoder import Decoder, forbid, log_probabilities, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def beam_search(
         length += 1
         width = totals.size(1)
         scores, state = decoder.step(tokens, state, memory)
-        scores = widened(scores).log_softmax(-1)
+        scores = log_probabilities(scores)
         if watch is not None:
             watch.look(state, memory)
 

@@ -83,6 +83,21 @@ def forbid(scores: Tensor, tokens: Tensor) -> None:
         scores.index_fill_(1, tokens, -torch.inf)
 
 
+ROWS = 256
+"""Rows of a vocabulary that are normalised at a time: few enough to stay in a processor's cache."""
+
+
+def log_probabilities(scores: Tensor) -> Tensor:
+    """Scores (N, V) as log-probabilities (N, V), in float32 at least; a tensor of their own."""
+    scores = widened(scores)
+    if len(scores) <= ROWS:
+        return scores.log_softmax(-1)
+    result = torch.empty_like(scores)
+    for first in range(0, len(scores), ROWS):
+        torch.log_softmax(scores[first : first + ROWS], -1, out=result[first : first + ROWS])
+    return result
+
+
 def widened(scores: Tensor) -> Tensor:
     """The scores in float32 at least: sums over a large vocabulary need it."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

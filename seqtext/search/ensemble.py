@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqtext.errors import InputError
 from seqtext.search.attending import attention_of
-from seqtext.search.decoder import Decoder, widened
+from seqtext.search.decoder import Decoder, log_probabilities
 
 
 class Ensemble:
@@ -50,7 +50,7 @@ class Ensemble:
         for decoder, part, source in zip(self.decoders, state, self._parts(memory)):
             scores, after = decoder.step(tokens, part, source)
             states.append(after)
-            scores = widened(scores).log_softmax(-1)
+            scores = log_probabilities(scores)
             total = scores if total is None else torch.logaddexp(total, scores)
         assert total is not None
         return total, tuple(states)  # a constant log M above the mean

@@ -132,3 +132,14 @@ def test_clusters_must_rise_and_lie_within_the_vocabulary():
         AdaptiveSoftmax(cutoffs=[5, 5])
     with pytest.raises(ValueError, match=r"cutoffs \[10, 50\] must be less than the size of the vocabulary, 50"):
         Adaptive(SIZE, WORDS, AdaptiveSoftmax(cutoffs=[10, 50]))
+
+
+def test_logits_of_many_rows_in_bf16_are_those_of_each_row() -> None:
+    torch.manual_seed(0)
+    layer = Softmax(6, 11).to(torch.bfloat16)
+    hidden = torch.randn(600, 6, dtype=torch.bfloat16)
+    with torch.no_grad():
+        found = layer.logits(hidden)
+        expected = torch.cat([layer.logits(row) for row in hidden.split(1)])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
