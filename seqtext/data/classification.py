@@ -25,7 +25,7 @@ from seqtext.data.brackets import Tree
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.classification_files import Reader, Row, open_reader
 from seqtext.data.sentences import split_spaces, split_text
-from seqtext.data.sources import MissingSplit, SourceData, Split
+from seqtext.data.sources import MissingSplit, SourceData, Split, has
 from seqtext.errors import DataError
 
 if TYPE_CHECKING:
@@ -151,18 +151,11 @@ def _cut(data: ClassificationData, split: Split) -> Cut | None:
     """How `split` is cut from the training data; None where it is read as it is."""
     if not data.folds and not data.hold_out:
         return None
-    missing: list[Split] = [] if _has(data, "valid") else ["valid"]
-    if data.folds or not _has(data, "test"):
+    read = partial(open_reader, data)
+    missing: list[Split] = [] if has("valid", read) else ["valid"]
+    if data.folds or not has("test", read):
         missing.append("test")
     return Cut(split, tuple(missing)) if split in missing or (split == "train" and missing) else None
-
-
-def _has(data: ClassificationData, split: Split) -> bool:
-    try:
-        open_reader(data, split)
-    except MissingSplit:
-        return False
-    return True
 
 
 def _build(reader: Reader, data: ClassificationData, split: Split, cut: Cut | None, write: Write) -> dict[str, int]:

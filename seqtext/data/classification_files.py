@@ -283,11 +283,7 @@ def _nltk_reader(source: sources.Nltk, split: Split) -> Reader:
     corpus, place, ids = sources.open_nltk(source)
     if not hasattr(corpus, "categories") or not hasattr(corpus, "raw"):
         raise DataError("the files of this corpus have no categories; those of movie_reviews do", path=place)
-    if split != "train":
-        raise MissingSplit(f"this corpus is not split: no {split} data", path=place)
-    ours = [name for name in ids if name.startswith(source.prefix)]
-    if not ours:
-        raise DataError(f"no file of this corpus has a name that begins with {source.prefix!r}", path=place)
+    ours = sources.unsplit_files(source, ids, split, place=place)
 
     def read() -> Iterator[Row]:
         for name in ours:

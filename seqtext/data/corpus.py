@@ -22,8 +22,8 @@ from pydantic import Field
 from seqtext.data import sources
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.records import JSON_SUFFIXES, open_records, string, suffix_of
-from seqtext.data.sources import MissingSplit, SourceData, Split
-from seqtext.data.text import open_text
+from seqtext.data.sources import MissingSplit, SourceData, Split, held_parts
+from seqtext.data.text import open_text, refuse_nul
 from seqtext.data.tokenizer import TokenizerConfig
 from seqtext.errors import DataError
 
@@ -68,7 +68,8 @@ class CorpusData(SourceData):
         return self.model_copy(update={"hold_out": 0.0})
 
     def part(self, split: Split) -> str:
-        return f"{split} (hold_out {self.hold_out})" if split in _parts(self, split) else split
+        parts = held_parts(split, self.hold_out, partial(_reader, self))
+        return f"{split} (hold_out {self.hold_out})" if parts else split
 
 
 class CorpusFacts(NamedTuple):
@@ -121,7 +122,7 @@ def open_corpus(data: CorpusData, split: Split) -> CorpusSplit:
     """As `read_corpus`, with the facts that were found."""
     import pyarrow as pa
 
-    if parts := _parts(data, split):
+    if parts := held_parts(split, data.hold_out, partial(_reader, data)):
         return _open_part(data, split, parts)
     try:
         reader = _reader(data, split)
@@ -175,21 +176,6 @@ def is_tokenized(lines: Iterable[str]) -> bool:
         if words and words[-1].endswith("."):
             apart, attached = (apart + 1, attached) if words[-1] == "." else (apart, attached + 1)
     return apart > 0 and apart >= APART * (apart + attached)
-
-
-def _parts(data: CorpusData, split: Split) -> tuple[Split, ...]:
-    """The parts that the training text is cut in, in its order, where `split` is one of them; else none."""
-    held: tuple[Split, ...] = ("valid", "test")
-    missing = [other for other in held if data.hold_out and not _has(data, other)]
-    return ("train", *missing) if missing and split in ("train", *missing) else ()
-
-
-def _has(data: CorpusData, split: Split) -> bool:
-    try:
-        _reader(data, split)
-    except MissingSplit:
-        return False
-    return True
 
 
 def _open_part(data: CorpusData, split: Split, parts: tuple[Split, ...]) -> CorpusSplit:
@@ -247,10 +233,7 @@ def _build(reader: Reader, blank_lines: bool, write: Write) -> dict[str, Any]:
 def _rows(reader: Reader, blank_lines: bool) -> Iterator[str]:
     """Checked lines; a text of several lines (a field of JSON, say) is as many rows."""
     for number, text in reader.read():
-        if "\0" in text:
-            place = text.index("\0") + 1
-            message = f"a NUL character at {place} of the line; this is no text file, or it is UTF-16"
-            raise DataError(message, path=reader.place, line=number)
+        refuse_nul(text, path=reader.place, line=number, what="line")
         for line in text.removesuffix("\n").split("\n") if "\n" in text else [text]:
             line = line.strip()
             if line or blank_lines:

@@ -5,7 +5,7 @@ or the embedded sample. Every task finds its splits here; how a file reads is th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -126,6 +126,25 @@ def locate(data: SourceData, split: Split, *, extension: str | None = None) -> S
         message = f'data.source is a folder, and this is a file; name it by its split: data.{split} = "{data.source}"'
         raise DataError(message, path=data.source)
     return split_file(folder, split, extension=extension)
+
+
+def has(split: Split, read: Callable[[Split], object]) -> bool:
+    """Whether `read` finds data for `split`: not where it raises `MissingSplit`."""
+    try:
+        read(split)
+    except MissingSplit:
+        return False
+    return True
+
+
+def held_parts(split: Split, hold_out: float, read: Callable[[Split], object]) -> tuple[Split, ...]:
+    """The parts that the training data is cut in, in their order, where `split` is one of them; else none.
+
+    With a share to `hold_out`, these are training data and the splits that `read` finds no data for.
+    """
+    held: tuple[Split, ...] = ("valid", "test")
+    missing = [other for other in held if hold_out and not has(other, read)]
+    return ("train", *missing) if missing and split in ("train", *missing) else ()
 
 
 def with_source(data: D, source: str, split: Split) -> D:
@@ -302,6 +321,19 @@ def open_nltk(source: Nltk) -> tuple[Any, str, list[str]]:
     except LookupError:
         command = f"python -m nltk.downloader {source.corpus}"
         raise DataError(f"this corpus is not downloaded; to download it: {command}", path=place) from None
+
+
+def unsplit_files(source: Nltk, ids: Sequence[str], split: Split, *, place: str) -> list[str]:
+    """The file ids that `source` wants of a corpus without splits, which is training data as a whole.
+
+    Raises `MissingSplit` for any other split, `DataError` where the prefix leaves no file.
+    """
+    if split != "train":
+        raise MissingSplit(f"this corpus is not split: no {split} data", path=place)
+    ours = [name for name in ids if name.startswith(source.prefix)]
+    if not ours:
+        raise DataError(f"no file of this corpus has a name that begins with {source.prefix!r}", path=place)
+    return ours
 
 
 def nltk_files(corpus: Any, ids: Sequence[str]) -> list[Path]:

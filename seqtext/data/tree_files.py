@@ -12,7 +12,7 @@ from seqtext.data import sources
 from seqtext.data.brackets import Check, Tree, parse_trees, read_trees
 from seqtext.data.cache import code
 from seqtext.data.records import suffix_of
-from seqtext.data.sources import MissingSplit, Split
+from seqtext.data.sources import Split
 from seqtext.data.tree_shapes import prune
 from seqtext.errors import DataError
 
@@ -87,11 +87,7 @@ def _nltk_reader(source: sources.Nltk, split: Split) -> Reader:
     corpus, place, ids = sources.open_nltk(source)
     if not isinstance(corpus, BracketParseCorpusReader):
         raise DataError("this corpus has no bracketed trees; treebank has", path=place)
-    if split != "train":
-        raise MissingSplit(f"this corpus is not split: no {split} data", path=place)
-    ours = [name for name in ids if name.startswith(source.prefix)]
-    if not ours:
-        raise DataError(f"no file of this corpus has a name that begins with {source.prefix!r}", path=place)
+    ours = sources.unsplit_files(source, ids, split, place=place)
 
     def read(check: Check | None) -> Iterator[Tree]:
         for name in ours:

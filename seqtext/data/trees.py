@@ -19,7 +19,7 @@ from seqtext.data import folds
 from seqtext.data.brackets import Check, Tree, top_label
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.classification import BINARY
-from seqtext.data.sources import MissingSplit, SourceData, Split
+from seqtext.data.sources import MissingSplit, SourceData, Split, held_parts
 from seqtext.data.tree_files import Reader, open_reader
 from seqtext.data.tree_shapes import binarize, collapse, level_order, reshape
 from seqtext.errors import DataError
@@ -69,7 +69,7 @@ class TreesData(SourceData):
         return self.model_copy(update={"hold_out": 0.0})
 
     def part(self, split: Split) -> str:
-        if split not in _parts(self, split):
+        if not held_parts(split, self.hold_out, partial(open_reader, self)):
             return split
         return f"{split} (hold_out {self.hold_out}, hold_out_seed {self.hold_out_seed})"
 
@@ -85,7 +85,7 @@ def read_forest(data: TreesData, split: Split) -> datasets.Dataset:
     """
     import pyarrow as pa
 
-    parts = _parts(data, split)
+    parts = held_parts(split, data.hold_out, partial(open_reader, data))
     try:
         reader = open_reader(data, "train" if parts else split)
     except MissingSplit as error:
@@ -231,18 +231,3 @@ def _assign(reader: Reader, data: TreesData, parts: Sequence[Split]) -> np.ndarr
     shares = [data.hold_out] * (len(parts) - 1)
     assigned[candidates] = folds.hold_out(classes[candidates], shares, data.hold_out_seed)
     return assigned
-
-
-def _parts(data: TreesData, split: Split) -> tuple[Split, ...]:
-    """The parts that the training trees are cut in, where `split` is one of them; else none."""
-    held: tuple[Split, ...] = ("valid", "test")
-    missing = [other for other in held if data.hold_out and not _has(data, other)]
-    return ("train", *missing) if missing and split in ("train", *missing) else ()
-
-
-def _has(data: TreesData, split: Split) -> bool:
-    try:
-        open_reader(data, split)
-    except MissingSplit:
-        return False
-    return True

@@ -113,12 +113,12 @@ def test_a_folder_whose_files_name_their_splits(put):
     [
         ("", "a.txt", "no text: it is empty or blank"),
         (" \n\t\n\r\n", "a.txt", "no text: it is empty or blank"),
-        ("a\nb\0c\n", "a.txt", "2: a NUL character at 2 of the line; this is no text file, or it is UTF-16"),
+        ("a\nb\0c\n", "a.txt", "2: a NUL character at 2 of the line; this is no text, or it is UTF-16"),
         (b"a\nb\nc\xe9t\xe9\n", "a.txt", "3: byte 0xe9 at byte 2 of the line is not UTF-8; convert the file to UTF-8"),
         (b"\xff\xfea\0", "a.txt", "1: this file is UTF-16; convert it to UTF-8"),
         ('{"text": "a"}\n{"body": "b", "n": 1}', "a.jsonl", "2: no key 'text' (data.text_field); found: body, n"),
         ('{"text": "a"}\n\n{"text": 3}', "a.jsonl", "3: 'text' holds int 3, expected a string"),
-        ('{"text": "a\\u0000"}', "a.jsonl", "1: a NUL character at 2 of the line; this is no text file, or it is"),
+        ('{"text": "a\\u0000"}', "a.jsonl", "1: a NUL character at 2 of the line; this is no text, or it is"),
         ('["a"]', "a.json", "1: found an array, expected one JSON object a line"),
     ],
 )
