@@ -59,9 +59,9 @@ def message(path: Path, **options) -> str:
         ("a.txt", TEXT),
         ("b", TEXT.replace("\n", "\r\n")),
         ("c.txt", "\ufeff" + TEXT.strip()),
-        ("d.txt.gz", gzip.compress(TEXT.encode())),
+        ("d.txt.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("e.jsonl", "".join(json.dumps({"id": 1, "text": line}) + "\n\n" for line in TEXT.split("\n"))),
-        ("f.JSON.gz", gzip.compress(json.dumps({"text": TEXT.replace("\n", "\r\n")}).encode())),
+        ("f.JSON.gz", gzip.compress(json.dumps({"text": TEXT.replace("\n", "\r\n")}).encode(), mtime=0)),
     ],
 )
 def test_the_same_lines_however_it_is_written(put, name, content):

@@ -88,7 +88,7 @@ def test_conll(put):
     [
         ("a.conll", CONLL.replace("\n", "\r\n")),
         ("b.conll", "\ufeff" + CONLL),
-        ("c.conll.gz", gzip.compress(CONLL.encode())),
+        ("c.conll.gz", gzip.compress(CONLL.encode(), mtime=0)),
         ("d.txt", CONLL.rstrip("\n").replace("\n\n", "\n \t\n\n") + "\n\n\n"),
         ("e.txt", CONLL.replace(" ", "\t")),
     ],
