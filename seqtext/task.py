@@ -7,7 +7,7 @@ class with these methods in `tasks/` and one line in `TASKS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.data.sources import Split
+from seqtext.nn.threads import side_by_side
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,6 +91,8 @@ class Task(Protocol):
     """The prediction for an input without a word."""
     options: ClassVar[frozenset[str]]
     """The keyword options of its `predict`."""
+    carries: ClassVar[bool]
+    """Whether a batch goes on from the one before, with its `carry`; else its `predict` runs in several threads."""
     Data: ClassVar[type[Config]]
     Model: ClassVar[type[Config]]
     goal: ClassVar[Goal]
@@ -322,16 +325,28 @@ def predict_all(
 ) -> list[Any]:
     """Predictions for every example of `encoded`, in its order, with the module in evaluation mode.
 
-    `options` are those of the task's `predict`.
+    `options` are those of the task's `predict`. On a processor several batches are predicted side by side, unless a
+    task's batches go on from each other.
     """
     results: list[Any] = [None] * len(encoded)
-    training, carry = module.training, None
+    training = module.training
+
+    def predict(batch: Any) -> tuple[Any, Predicted]:
+        return batch, task.predict(module, batch, **options)
+
+    def in_turn() -> Iterator[tuple[Any, Predicted]]:
+        carry = None
+        for batch in batches:
+            found = task.predict(module, to_device(batch, device), carry, **options)
+            carry = found.carry
+            yield batch, found
+
     module.eval()
     try:
         with torch.inference_mode():
-            for batch in batches:
-                found, carry = task.predict(module, to_device(batch, device), carry, **options)
-                for row, prediction in zip(batch.rows.tolist(), found):
+            alone = task.carries or device.type != "cpu"
+            for batch, found in in_turn() if alone else side_by_side(predict, batches):
+                for row, prediction in zip(batch.rows.tolist(), found.predictions):
                     results[row] = prediction if results[row] is None else results[row] + prediction
     finally:
         module.train(training)

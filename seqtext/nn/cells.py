@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqtext.config import Config
-from seqtext.nn.products import product, without_gradient
+from seqtext.nn.products import product, tanh, without_gradient
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
 State: TypeAlias = tuple[Tensor, ...]
@@ -161,7 +161,7 @@ class RNN(Cell):
 
     def once(self, x: Tensor, state: State) -> State:
         given, kept = self._products(x, state[0])
-        return ((given + kept).tanh() if self.kernel.nonlinearity == "tanh" else (given + kept).relu(),)
+        return (tanh(given + kept) if self.kernel.nonlinearity == "tanh" else (given + kept).relu(),)
 
 
 class LSTM(Cell):
@@ -199,10 +199,12 @@ class LSTM(Cell):
         return states, (h.unsqueeze(0), c.unsqueeze(0))
 
     def once(self, x: Tensor, state: State) -> State:
-        given, kept = self._products(x, state[0])
-        i, f, g, o = given.add_(kept).chunk(4, dim=1)
-        memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-        return o.sigmoid() * memory.tanh(), memory
+        kernel = self.kernel
+        weight = torch.cat([kernel.weight_ih_l0, kernel.weight_hh_l0], dim=1)  # one product, and no sum of two
+        gates = product(torch.cat([x, state[0]], dim=1), weight, kernel.bias_ih_l0 + kernel.bias_hh_l0)
+        i, f, g, o = gates.chunk(4, dim=1)
+        memory = torch.addcmul(i.sigmoid().mul_(tanh(g)), f.sigmoid(), state[1])
+        return o.sigmoid().mul_(tanh(memory)), memory
 
 
 class GRU(Cell):
@@ -215,7 +217,7 @@ class GRU(Cell):
 
     def once(self, x: Tensor, state: State) -> State:
         (xr, xz, xn), (hr, hz, hn) = (part.chunk(3, dim=1) for part in self._products(x, state[0]))
-        new = (xn + (xr + hr).sigmoid() * hn).tanh()
+        new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
         return (torch.lerp(new, state[0], (xz + hz).sigmoid()),)
 
 

@@ -104,9 +104,9 @@ class LanguageModel(nn.Module):
         return Hidden(outputs, states, dropped, carry)
 
     def step(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, list[State]]:
-        """tokens (N,) int64 -> log-probabilities of the next token (N, V), state."""
+        """tokens (N,) int64 -> what the next token is predicted from (N, O), state."""
         hidden = self(tokens.unsqueeze(1), state)
-        return self.softmax.log_probabilities(hidden.outputs[:, 0]), hidden.carry
+        return hidden.outputs[:, 0], hidden.carry
 
     def loss(self, hidden: Hidden, targets: Tensor) -> tuple[Tensor, Tensor]:
         """targets (B, T) int64, -1 where there is none -> () summed loss with the regularisers, () number of targets.

@@ -1,4 +1,4 @@
-"""Matrix products by the fastest kernel at hand, for code that computes its own gradients."""
+"""Matrix products and tanh by the fastest kernel at hand, for code that computes its own gradients or wants none."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def without_gradient(x: Tensor) -> bool:
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer(x)`, by `product` where no gradient is wanted."""
     return product(x, layer.weight, layer.bias) if without_gradient(x) else layer(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """tanh(x) = 2 sigmoid(2 x) - 1, to within rounding: torch's own takes ten times as long as its sigmoid on a CPU.
+
+    For float32: numbers of fewer digits lose too many where x is small.
+    """
+    return torch.sigmoid(2.0 * x) * 2.0 - 1.0

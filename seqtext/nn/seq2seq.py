@@ -171,8 +171,9 @@ class Seq2Seq(nn.Module):
         return self.decoder.start(memory)
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
+        """tokens (N,) int64 -> what the next token is predicted from (N, E), state."""
         output, state = self.decoder.step(self.target_embedding(tokens), memory, state)
-        return self.softmax.logits(self.output_norm(output)), state
+        return self.output_norm(output), state
 
 
 def _forgetting(config: RecurrentConfig) -> RecurrentConfig:

@@ -25,8 +25,6 @@ from seqtext.nn.products import product
 
 CHUNK = 1 << 22
 """Logits that exist at a time, at most: 16 MB."""
-ROWS = 256
-"""Rows of logits of another format that are computed and widened at a time, where no gradient is wanted."""
 
 
 class FullSoftmax(Config):
@@ -137,12 +135,7 @@ class Softmax(nn.Module):
         bias = self.bias.to(weight.dtype)
         if torch.is_grad_enabled():
             return nn.functional.linear(hidden, weight, bias).float()
-        if len(hidden) <= ROWS or weight.dtype == torch.float32:
-            return product(hidden, weight, bias).float()
-        logits = hidden.new_empty(len(hidden), len(weight), dtype=torch.float32)
-        for first in range(0, len(hidden), ROWS):  # so that what is not yet in float32 never leaves the cache
-            logits[first : first + ROWS] = product(hidden[first : first + ROWS], weight, bias)
-        return logits
+        return product(hidden, weight, bias).float()
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""

@@ -30,7 +30,7 @@ from torch import Tensor
 from seqtext.errors import InputError
 from seqtext.search.attending import Watch
 from seqtext.search.candidates import best, block_repeats, leave_only
-from seqtext.search.decoder import Decoder, forbid, log_probabilities, select
+from seqtext.search.decoder import Decoder, forbid, log_probabilities, pieces, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,25 +142,31 @@ def beam_search(
     while sentences:
         length += 1
         width = totals.size(1)
-        scores, state = decoder.step(tokens, state, memory)
-        scores = log_probabilities(scores)
+        output, state = decoder.step(tokens, state, memory)
         if watch is not None:
             watch.look(state, memory)
-
-        wanted = own = None
+        wanted = None
         if prefix is not None and any(given[sentence] >= length for sentence in sentences):
             wanted = prefix[:, length - 1].repeat_interleave(width)
-            own = scores.gather(1, wanted.clamp(min=0).unsqueeze(1)).squeeze(1)
-        forbid(scores, never)
-        if length <= latest:
-            scores[:, eos].masked_fill_((length <= least).repeat_interleave(width), -math.inf)
-        if settings.block_ngrams is not None:
-            block_repeats(scores, history, settings.block_ngrams)
-        if wanted is not None and own is not None:
-            leave_only(scores, wanted, own)
-
-        # A row has one <eos>: twice K, of at most K rows, leave K that go on.
-        sums, rows, entries = best(scores, totals, 1 if settings.greedy else 2 * size)
+        early = (length <= least).repeat_interleave(width) if length <= latest else None  # too early for an <eos>
+        parts = []
+        for some in pieces(len(sentences), width, decoder.size):
+            own = slice(some.start * width, some.stop * width)  # their rows
+            scores = log_probabilities(decoder.scores(select(output, own)))
+            given_tokens = None if wanted is None else wanted[own]
+            fixed = (
+                None if given_tokens is None else scores.gather(1, given_tokens.clamp(min=0).unsqueeze(1)).squeeze(1)
+            )
+            forbid(scores, never)
+            if early is not None:
+                scores[:, eos].masked_fill_(early[own], -math.inf)
+            if settings.block_ngrams is not None:
+                block_repeats(scores, history[own], settings.block_ngrams)
+            if given_tokens is not None and fixed is not None:
+                leave_only(scores, given_tokens, fixed)
+            # A row has one <eos>: twice K, of at most K rows, leave K that go on.
+            parts.append(best(scores, totals[some], 1 if settings.greedy else 2 * size, first=own.start))
+        sums, rows, entries = map(torch.cat, zip(*parts))
         ends = (entries == eos) & (sums > -math.inf)
         ended = ends[:, :size]
         at = ended.nonzero()[:, 0]

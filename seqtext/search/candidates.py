@@ -11,11 +11,12 @@ CHUNK = 64
 """Tokens that are looked at together: the largest of each chunk says whether any of them can matter."""
 
 
-def best(scores: Tensor, totals: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def best(scores: Tensor, totals: Tensor, k: int, *, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """The k best continuations of each sentence, in order; fewer where there are fewer.
 
-    scores (N, V) of the next token, totals (b, N / b) so far -> sums, rows of the scores, tokens, all (b, k). The k
-    best lie within the k chunks that have the best maxima, and the maxima cost a fraction of sorting all.
+    scores (N, V) of the next token, totals (b, N / b) so far -> sums, rows of the scores, tokens, all (b, k); rows
+    are counted from `first`. The k best lie within the k chunks that have the best maxima, and the maxima cost a
+    fraction of sorting all.
     """
     count, width = totals.shape
     size = scores.size(1)
@@ -35,7 +36,7 @@ def best(scores: Tensor, totals: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
     sums = scores.view(count, -1).gather(1, places) + totals.gather(1, rows)
     sums, order = sums.topk(min(k, sums.size(1)))
     rows, tokens = rows.gather(1, order), places.gather(1, order) % size
-    return sums, rows + width * torch.arange(count, device=device).unsqueeze(1), tokens
+    return sums, rows + (first + width * torch.arange(count, device=device).unsqueeze(1)), tokens
 
 
 def block_repeats(scores: Tensor, history: Tensor, n: int) -> None:

@@ -6,6 +6,7 @@ runs as one) is decoded by all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -29,26 +30,33 @@ class Decoder(Protocol[State]):
     def start(self, memory: Any) -> State:
         """The state before the first token, one row for each of the memory; one row where the memory is None."""
 
-    def step(self, tokens: Tensor, state: State, memory: Any) -> tuple[Tensor, State]:
-        """tokens (N,) int64, the state of N rows -> scores (N, V) of the next token, the state after `tokens`.
+    def step(self, tokens: Tensor, state: State, memory: Any) -> tuple[Any, State]:
+        """tokens (N,) int64, the state of N rows -> what `scores` reads of N rows, the state after `tokens`.
+
+        What it reads is a tensor with its rows on the first dimension, or tuples of such.
+        """
+
+    def scores(self, output: Any) -> Tensor:
+        """Any n rows of the output of a step -> scores (n, V) of the next token, each row's by itself.
 
         The scores are logits: log-probabilities up to a constant for each row, so log-probabilities will do as well.
-        They are the caller's, who may write into them.
+        They are the caller's, who may write into them. A search asks for some rows at a time: the scores of a whole
+        batch over a vocabulary never exist at once.
         """
 
     def reorder(self, state: State, rows: Tensor) -> State:
         """The state whose row m is row `rows[m]` of `state`; rows (M,) int64 may repeat and leave out."""
 
 
-def select(state: Any, rows: Tensor) -> Any:
+def select(state: Any, rows: Tensor | slice) -> Any:
     """`reorder` for states made of tensors with their rows on the first dimension, None, and tuples or lists of these.
 
-    Raises `TypeError` for anything else.
+    A slice of rows is a view of them. Raises `TypeError` for anything else.
     """
     if state is None:
         return None
     if isinstance(state, Tensor):
-        return state.index_select(0, rows)
+        return state[rows] if isinstance(rows, slice) else state.index_select(0, rows)
     if isinstance(state, tuple) and hasattr(state, "_fields"):
         return type(state)(*(select(part, rows) for part in state))
     if isinstance(state, (tuple, list)):
@@ -83,19 +91,20 @@ def forbid(scores: Tensor, tokens: Tensor) -> None:
         scores.index_fill_(1, tokens, -torch.inf)
 
 
-ROWS = 256
-"""Rows of a vocabulary that are normalised at a time: few enough to stay in a processor's cache."""
+SCORES = 1 << 20
+"""Scores that a search has at a time, at most, beyond those of one row: few enough to stay in a processor's cache."""
+
+
+def pieces(count: int, width: int, size: int) -> Iterator[slice]:
+    """`count` sentences of `width` rows with `size` scores each, cut into as many as are scored at a time."""
+    step = max(1, SCORES // (width * size))
+    for first in range(0, count, step):
+        yield slice(first, min(first + step, count))
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Scores (N, V) as log-probabilities (N, V), in float32 at least; a tensor of their own."""
-    scores = widened(scores)
-    if len(scores) <= ROWS:
-        return scores.log_softmax(-1)
-    result = torch.empty_like(scores)
-    for first in range(0, len(scores), ROWS):
-        torch.log_softmax(scores[first : first + ROWS], -1, out=result[first : first + ROWS])
-    return result
+    """Scores (N, V) as log-probabilities (N, V), in float32 at least."""
+    return widened(scores).log_softmax(-1)
 
 
 def widened(scores: Tensor) -> Tensor:

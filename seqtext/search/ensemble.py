@@ -7,6 +7,7 @@ of log-probabilities, which others take, is none until it is normalised, and one
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,16 +45,14 @@ class Ensemble:
 
     def step(
         self, tokens: Tensor, state: tuple[Any, ...], memory: tuple[Any, ...] | None
-    ) -> tuple[Tensor, tuple[Any, ...]]:
-        total: Tensor | None = None
-        states = []
-        for decoder, part, source in zip(self.decoders, state, self._parts(memory)):
-            scores, after = decoder.step(tokens, part, source)
-            states.append(after)
-            scores = log_probabilities(scores)
-            total = scores if total is None else torch.logaddexp(total, scores)
-        assert total is not None
-        return total, tuple(states)  # a constant log M above the mean
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        steps = zip(self.decoders, state, self._parts(memory))
+        outputs, states = zip(*(decoder.step(tokens, part, source) for decoder, part, source in steps))
+        return outputs, states
+
+    def scores(self, output: tuple[Any, ...]) -> Tensor:
+        found = (log_probabilities(decoder.scores(part)) for decoder, part in zip(self.decoders, output))
+        return functools.reduce(torch.logaddexp, found)  # a constant log M above the mean
 
     def reorder(self, state: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
         return tuple(decoder.reorder(part, rows) for decoder, part in zip(self.decoders, state))

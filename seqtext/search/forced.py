@@ -27,8 +27,8 @@ def forced(decoder: Decoder[Any], state: Any, last_tokens: Tensor, tokens: Tenso
     found = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
     read = last_tokens
     for t in range(tokens.size(1)):
-        scores, state = decoder.step(read, state, memory)
-        scores = widened(scores)
+        output, state = decoder.step(read, state, memory)
+        scores = widened(decoder.scores(output))
         read = tokens[:, t].clamp(min=0)  # padding reads what there is, and what comes of it is not used
         chosen = scores.gather(1, read.unsqueeze(1)).squeeze(1) - scores.logsumexp(1)
         found[:, t] = torch.where(there[:, t], chosen, 0.0)

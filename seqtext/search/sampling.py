@@ -131,8 +131,8 @@ class Sampler:
     @torch.inference_mode()
     def draw(self) -> Draw:
         """The next token of every row left. There must be one."""
-        logits, self.state = self.decoder.step(self.tokens, self.state, self.memory)
-        logits = widened(logits)
+        output, self.state = self.decoder.step(self.tokens, self.state, self.memory)
+        logits = widened(self.decoder.scores(output))
         total = logits.logsumexp(-1)
         forbid(logits, self.forbidden)
         points = None

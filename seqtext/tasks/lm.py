@@ -139,6 +139,9 @@ class LmDecoder:
     def step(self, tokens: Tensor, state: list[State] | None, memory: Any) -> tuple[Tensor, list[State]]:
         return self.module.step(tokens, state)
 
+    def scores(self, output: Tensor) -> Tensor:
+        return self.module.softmax.log_probabilities(output)
+
     def reorder(self, state: list[State] | None, rows: Tensor) -> list[State] | None:
         return select(state, rows)
 
@@ -150,6 +153,7 @@ class Lm:
     metric: ClassVar[str] = "perplexity per token, line ends counted, state carried over the whole text"
     empty: ClassVar[LineScore] = LineScore()
     options: ClassVar[frozenset[str]] = frozenset()
+    carries: ClassVar[bool] = True
     Data: ClassVar[type[Config]] = LmData
     Model: ClassVar[type[Config]] = LanguageModelConfig
     goal: ClassVar[Goal] = Goal("perplexity", "min")

@@ -126,6 +126,7 @@ class Ner:
     metric: ClassVar[str] = "entity F1 as conlleval counts, micro-averaged over types"
     empty: ClassVar[Prediction] = Prediction([], [], [])
     options: ClassVar[frozenset[str]] = frozenset({"confidence", "nbest"})
+    carries: ClassVar[bool] = False
     Data: ClassVar[type[Config]] = NerData
     Model: ClassVar[type[Config]] = NerModel
     goal: ClassVar[Goal] = Goal("f1", "max")

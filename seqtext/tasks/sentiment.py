@@ -94,6 +94,7 @@ class Sentiment:
     metric: ClassVar[str] = "accuracy over texts; log-loss in nats; top-label calibration error over 15 bins"
     empty: ClassVar[Prediction] = Prediction("", ())
     options: ClassVar[frozenset[str]] = frozenset()
+    carries: ClassVar[bool] = False
     Data: ClassVar[type[Config]] = SentimentData
     Model: ClassVar[type[Config]] = ClassifierConfig
     goal: ClassVar[Goal] = Goal("accuracy", "max")

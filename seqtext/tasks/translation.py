@@ -122,6 +122,7 @@ class TranslationTask:
         "replace_unknown",
         "forced",
     }
+    carries: ClassVar[bool] = False
     Data: ClassVar[type[Config]] = TranslationData
     Model: ClassVar[type[Config]] = TranslationModel
 

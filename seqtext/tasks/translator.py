@@ -28,6 +28,9 @@ class TranslationDecoder:
     def step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
         return self.module.step(tokens, state, memory)
 
+    def scores(self, output: Tensor) -> Tensor:
+        return self.module.softmax.logits(output)
+
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
         return select(state, rows)
 

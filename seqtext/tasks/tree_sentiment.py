@@ -124,6 +124,7 @@ class TreeSentiment:
     metric: str = "accuracy over the classes at roots and at all labelled nodes, leaves included"
     empty: ClassVar[Prediction] = Prediction("", Parsed((), (), (), ()))
     options: ClassVar[frozenset[str]] = frozenset()
+    carries: ClassVar[bool] = False
     Data: ClassVar[type[Config]] = TreeSentimentData
     Model: ClassVar[type[Config]] = TreeClassifierConfig
     goal: Goal = GOALS["root"]

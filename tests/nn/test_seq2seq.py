@@ -106,7 +106,8 @@ def test_known_targets_all_at_once_score_what_they_do_step_by_step(case: dict[st
         for t in range(tokens.size(1)):
             for enabled in (True, False):  # where there is no gradient, other kernels run
                 with torch.set_grad_enabled(enabled):
-                    found, after = module.step(tokens[:, t], state, memory)
+                    output, after = module.step(tokens[:, t], state, memory)
+                    found = module.softmax.logits(output)
                 close(found.detach(), expected[:, t].detach())
             state = after
     nll = module.nll(module(source, LENGTHS, inputs), targets)
@@ -155,7 +156,8 @@ def test_bfloat16_gives_nearly_the_same(case: dict[str, Any]) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded, _ = module.loss(module(source, LENGTHS, inputs), targets)
         memory = module.encode(source, LENGTHS)
-        step, _ = module.step(inputs[:, 0], module.start(memory), memory)
+        output, _ = module.step(inputs[:, 0], module.start(memory), memory)
+        step = module.softmax.logits(output)
     found = torch.autograd.grad(rounded, list(module.parameters()))
     assert rounded.item() == pytest.approx(total.item(), rel=0.02)
     norm = sum(float(gradient.square().sum()) for gradient in expected) ** 0.5

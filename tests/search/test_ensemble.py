@@ -23,14 +23,17 @@ class Table:
     """Probabilities of the next token by the last one alone; the state counts what was read."""
 
     def __init__(self, table, constant=0.0):
-        self.scores = torch.tensor(table).log() + constant
-        self.size = self.scores.size(1)
+        self.table = torch.tensor(table).log() + constant
+        self.size = self.table.size(1)
 
     def start(self, memory):
         return torch.zeros(1 if memory is None else len(memory))
 
     def step(self, tokens, state, memory):
-        return self.scores[tokens], state + 1
+        return self.table[tokens], state + 1
+
+    def scores(self, output):
+        return output.clone()
 
     def reorder(self, state, rows):
         return select(state, rows)

@@ -48,8 +48,11 @@ class Toy:
             assert len(tokens) % len(memory[0]) == 0
             x = x + memory[0].repeat_interleave(len(tokens) // len(memory[0]), 0)
         hidden = torch.tanh(hidden @ self.recurrent.T + x)
+        return hidden, Parts((hidden, read + 1))
+
+    def scores(self, output: Tensor) -> Tensor:
         # No constant of a row may matter: scores are logits.
-        return hidden @ self.output.T + 10.0 * hidden[:, :1], Parts((hidden, read + 1))
+        return output @ self.output.T + 10.0 * output[:, :1]
 
     def reorder(self, state: Parts, rows: Tensor) -> Parts:
         return select(state, rows)
@@ -58,8 +61,8 @@ class Toy:
         """(V,) of the token after `tokens`, read from the start."""
         state = self.start(memory)
         for token in tokens:
-            scores, state = self.step(torch.tensor([token]), state, memory)
-        return scores[0].log_softmax(0)
+            output, state = self.step(torch.tensor([token]), state, memory)
+        return self.scores(output)[0].log_softmax(0)
 
 
 class Source(NamedTuple):
@@ -100,11 +103,11 @@ class AttendingToy(Toy):
         return Looking(super().start(memory), None)
 
     def step(self, tokens: Tensor, state: Looking, memory: Source) -> tuple[Tensor, Looking]:
-        scores, parts = super().step(tokens, state.parts, memory)
+        output, parts = super().step(tokens, state.parts, memory)
         queries = parts.hidden[0].view(len(memory.real), -1, self.hidden)
         weights = queries @ memory.keys.transpose(1, 2)  # (B, N / B, S)
         weights = weights.masked_fill(~memory.real.unsqueeze(1), -torch.inf).softmax(-1)
-        return scores, Looking(parts, weights.flatten(0, 1))
+        return output, Looking(parts, weights.flatten(0, 1))
 
     def attention(self, state: Looking) -> Tensor | None:
         return state.weights

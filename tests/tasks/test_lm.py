@@ -47,8 +47,8 @@ def by_hand(task: Any, module: Any, ids: list[int]) -> list[float]:
     losses, state, before = [], None, task.eos
     with torch.inference_mode():
         for token in ids:
-            scores, state = module.step(torch.tensor([before]), state)
-            losses.append(-scores[0, token].item())
+            output, state = module.step(torch.tensor([before]), state)
+            losses.append(-module.softmax.log_probabilities(output)[0, token].item())
             before = token
     return losses
 
