@@ -69,7 +69,7 @@ class Cell(nn.Module):
         With `lengths` (B,) the returned state is each row's own at its last real step. Where they differ, the rows
         are packed, which costs speed: pass `lengths` only where the state is used, since `states` do not need it.
         """
-        if x.size(1) == 1 and x.size(0) and without_gradient(x):
+        if x.size(1) == 1 and x.size(0) and _by_hand(x):
             end = self.once(x.squeeze(1), zero_state(self, x) if state is None else state)
             return end[0].unsqueeze(1), end
         start = self._pack(state)
@@ -161,7 +161,9 @@ class RNN(Cell):
 
     def once(self, x: Tensor, state: State) -> State:
         given, kept = self._products(x, state[0])
-        return (tanh(given + kept) if self.kernel.nonlinearity == "tanh" else (given + kept).relu(),)
+        return (
+            (tanh((given + kept).float()) if self.kernel.nonlinearity == "tanh" else (given + kept).relu()).to(x.dtype),
+        )
 
 
 class LSTM(Cell):
@@ -202,9 +204,9 @@ class LSTM(Cell):
         kernel = self.kernel
         weight = torch.cat([kernel.weight_ih_l0, kernel.weight_hh_l0], dim=1)  # one product, and no sum of two
         gates = product(torch.cat([x, state[0]], dim=1), weight, kernel.bias_ih_l0 + kernel.bias_hh_l0)
-        i, f, g, o = gates.chunk(4, dim=1)
-        memory = torch.addcmul(i.sigmoid().mul_(tanh(g)), f.sigmoid(), state[1])
-        return o.sigmoid().mul_(tanh(memory)), memory
+        i, f, g, o = gates.float().chunk(4, dim=1)
+        memory = torch.addcmul(i.sigmoid().mul_(tanh(g)), f.sigmoid(), state[1].float())
+        return o.sigmoid().mul_(tanh(memory)).to(x.dtype), memory.to(x.dtype)
 
 
 class GRU(Cell):
@@ -216,12 +218,21 @@ class GRU(Cell):
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
     def once(self, x: Tensor, state: State) -> State:
-        (xr, xz, xn), (hr, hz, hn) = (part.chunk(3, dim=1) for part in self._products(x, state[0]))
+        (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))
         new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
-        return (torch.lerp(new, state[0], (xz + hz).sigmoid()),)
+        return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
 
 
 CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+FEW = 256
+"""Rows of a single step in bf16 up to which the equations are faster than the kernel, which lays out weights anew."""
+
+
+def _by_hand(x: Tensor) -> bool:
+    """Whether a single step x (B, 1, D) is computed by a cell's equations."""
+    return without_gradient(x) or (x.size(0) <= FEW and without_gradient(x, number=torch.bfloat16))
 
 
 def build_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any] | None = None) -> Cell:

@@ -17,12 +17,15 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(x, weight, bias)
 
 
-def without_gradient(x: Tensor) -> bool:
-    """Whether what is computed from x now is for prediction in float32 on a CPU, where `product` is the faster way."""
+def without_gradient(x: Tensor, *, number: torch.dtype = torch.float32) -> bool:
+    """Whether what is computed from x now is for prediction on a CPU in this number format.
+
+    In float32, `product` is then the faster way.
+    """
     return (
         ONEDNN
         and x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and x.dtype == number
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )

@@ -207,6 +207,13 @@ def test_a_single_step_of_prediction_is_the_kernel_s(cell: str, options: dict[st
             torch.testing.assert_close(module.step(x, state), expected)
             torch.testing.assert_close(module.step(x[:0], None)[0], expected[0][:0])
         assert expected[0].requires_grad
+    module.bfloat16()
+    state = tuple(torch.randn(5, 17).bfloat16() for _ in range(module.parts))
+    output, after = module.step(x.bfloat16(), state)
+    with torch.no_grad():
+        found = module.step(x.bfloat16(), state)
+    assert found[0].dtype == torch.bfloat16
+    torch.testing.assert_close(found, (output, after), rtol=0.04, atol=0.04)
 
 
 def test_what_was_attended_to_is_summed_for_attention_that_covers() -> None:
