@@ -1,13 +1,13 @@
 """Speed of a translator: target tokens per second of training, sentences per second and latency of translation.
 
     python scripts/bench_translation.py [--data DIR] [--recipe translation-multi30k] [--small] [--set KEY=VALUE]
-        [--repeats 5] [--threads N] [--precision float32|bf16|both] [--warmup 200] [--json FILE] [--peak]
+        [--repeats 5] [--threads N] [--precision float32|bf16|both] [--warmup 200 | --run RUN] [--json FILE] [--peak]
 
 Training is `seqtext.training.loop.fit` itself, translation what `seqtext.load(run)` does, from text to text: greedily
 and with a beam of 5, all lines of the test split together, and one at a time. What is translated with was trained for
---warmup steps, so that it ends its sentences about where the references do; how long they come out is among the
-figures. Every repeat measures each thing once; a figure is the median over repeats, with the smallest and largest.
-Ratios within one process say more than rates.
+--warmup steps, so that it ends its sentences about where the references do; or it is a finished run, by --run. How long
+the translations come out is among the figures. Every repeat measures each thing once; a figure is the median over
+repeats, with the smallest and largest. Ratios within one process say more than rates.
 
 --small sets the sizes that small recurrent systems were measured with: embeddings of 256, a bidirectional LSTM of 256,
 an LSTM of 512 with attention, 7,000 joint pieces, batches of about 64 sentences. On two cores, JoeyNMT trained such at
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="the sizes of small published systems (see above)")
     parser.add_argument("--precision", choices=("float32", "bf16", "both"), default="float32", help="of training")
     parser.add_argument("--warmup", type=measure.count, default=200, help="steps trained first (default 200)")
+    parser.add_argument("--run", metavar="RUN", help="a finished run to translate with, instead")
     parser.add_argument("--sentences", type=measure.count, default=1000, help="translated at a time (default 1000)")
     measure.main(run, parser.parse_args())
 
@@ -102,6 +103,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             "encoder": f"{model.encoder.cell} {model.encoder.sizes}, both directions: {model.encoder.bidirectional}",
             "decoder": f"{model.decoder.cell} {model.decoder.sizes}, {context(model.decoder)}",
             "batch tokens": [chosen.train.batch_tokens, chosen.train.eval_batch_tokens],
+            "translated with": arguments.run or f"what {arguments.warmup} steps of training made",
             "repeats": arguments.repeats,
         }
     )
@@ -123,6 +125,9 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
     frozen = {"": kept, " in bf16": copy.deepcopy(kept).to(torch.bfloat16)}
     run = Run(scratch, chosen, task, {})
     translators = {name: api.Model(run, one, torch.device("cpu")) for name, one in frozen.items()}
+    if arguments.run:
+        numbers = {"": "float32", " in bf16": "bf16"}
+        translators = {name: api.load(arguments.run, device="cpu", precision=numbers[name]) for name in translators}
 
     def tokens(texts: Iterable[str]) -> int:
         return sum(len(task.target.encode(text).ids) + 1 for text in texts)

@@ -24,7 +24,7 @@ from seqtext.config import Config
 from seqtext.nn.products import product
 
 CHUNK = 1 << 22
-"""Logits that exist at a time, at most: 16 MB."""
+"""Logits that exist at a time, at most: 16 MB. Half as many where they are made in another format and widened."""
 
 
 class FullSoftmax(Config):
@@ -57,7 +57,7 @@ class _Total(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
         wanted = any(ctx.needs_input_grad)
-        rows = max(1, CHUNK // weight.size(0))
+        rows = _rows(weight)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted else None
         # Kept as (D, V): so the products that add up to it need no copy of the wide softmax.
@@ -121,7 +121,7 @@ class Softmax(nn.Module):
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
         hidden, weight = _as_autocast(hidden, self.weight)
-        rows = max(1, CHUNK // weight.size(0))
+        rows = _rows(weight)
         parts = []
         for part, chosen in zip(hidden.split(rows), targets.split(rows)):
             logits = product(part, weight, self.bias.to(weight.dtype)).float()
@@ -167,6 +167,11 @@ class Adaptive(nn.Module):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         return self.layer.log_prob(hidden.float())
+
+
+def _rows(weight: Tensor) -> int:
+    """Rows that are scored at a time by weight (V, D)."""
+    return max(1, CHUNK // (weight.size(0) * (1 if weight.dtype == torch.float32 else 2)))
 
 
 def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
