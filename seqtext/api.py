@@ -308,6 +308,9 @@ def check(
     with session.placing(chosen.data, "train"):
         batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens, shuffle=shuffle)
         longest = max(batches, key=lambda batch: int(batch.lengths.max()))
+    chosen, choice = session.settled(chosen, where)
+    if choice:
+        facts.append(("precision", f"{choice.precision}: {choice.why}"))
     devices = Devices(where, precision=chosen.train.precision)
     with devices.autocast():
         loss = task.loss(module, to_device(longest, where))
