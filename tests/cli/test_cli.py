@@ -270,6 +270,21 @@ def test_the_size_of_batches_changes_no_answer(cli, run):
     assert cli("predict", run, "--batch-tokens", "1", stdin=text) == cli("predict", run, stdin=text)
 
 
+def test_other_numbers_change_probabilities_a_little_and_figures_tell(cli, run):
+    words = ["predict", run, "--json", "--confidence", "-"]
+    text = b"Angela Merkel flew to Washington .\nPeter lives in Berlin .\n"
+    plain = cli(*words, stdin=text).lines
+    assert cli(*words, "--precision", "float32", stdin=text).lines == plain
+    half = cli(*words, "--precision", "bf16", stdin=text).lines
+    found, expected = ([json.loads(line)["entities"] for line in lines] for lines in (half, plain))
+    sure = [[[entity["confidence"] for entity in entities] for entities in side] for side in (found, expected)]
+    assert sure[0] != sure[1]
+    for some, others in zip(*sure):
+        assert some == pytest.approx(others, abs=0.05)
+    table = cli("evaluate", run, "--precision", "bf16").out
+    assert "computed in bf16" in table and "computed in" not in cli("evaluate", run).out
+
+
 def test_a_line_of_20000_words_is_answered(cli, run):
     words = [token for tokens, _ in ner_sample("train", size=1700) for token in tokens][:20_000]
     line = cli("predict", run, "--pretokenized", "--json", stdin=(" ".join(words) + "\nHello .\n").encode())
