@@ -77,6 +77,32 @@ def test_help_loads_nothing_heavy(words):
     assert found.stdout == "\n"
 
 
+@pytest.mark.parametrize("folder", ["run", "translator"])
+def test_prediction_from_text_loads_nothing_that_it_does_not_use(folder, request):
+    """A cold start is mostly imports: what others load without being asked stays out."""
+    heavy = [
+        "datasets",
+        "pandas",
+        "scipy",
+        "sklearn",
+        "sympy",
+        "torch._dynamo",
+        "accelerate",
+        "sacrebleu",
+        "matplotlib",
+    ]
+    code = (
+        f"import atexit, sys\natexit.register(lambda: print([name for name in {heavy} if sys.modules.get(name)]))\n"
+        "from seqtext.cli.app import command\ncommand()"
+    )
+    words = ["predict", str(request.getfixturevalue(folder)), "-"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code, *words], input=b"Hello .\n", env=environment, capture_output=True, check=True
+    )
+    assert found.stdout.decode().splitlines()[-1] == "[]"
+
+
 def test_the_module_runs_and_a_shell_gets_its_completion():
     assert process("--version").stdout.decode() == f"seqtext {seqtext.__version__}\n"
     script = process(_SEQTEXT_COMPLETE="source_bash").stdout.decode()
