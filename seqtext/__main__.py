@@ -1,6 +1,6 @@
 """`python -m seqtext`."""
 
-from seqtext.cli.app import main
+from seqtext.cli.app import command
 
 if __name__ == "__main__":
-    main()
+    command()

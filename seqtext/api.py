@@ -164,6 +164,7 @@ def evaluate(
     overrides: Overrides = (),
     device: str = "auto",
     batch_tokens: int | None = None,
+    precision: str = "float32",
     dynamic: bool = False,
     cache: int = 0,
     tune: bool = False,
@@ -181,13 +182,16 @@ def evaluate(
     Translators are scored together with those of `ensemble`, as one.
     A language model can adapt to the text that it is scored on: learn from each window after it was scored (`dynamic`)
     or make the words of so many steps back more probable (`cache`); `tune` chooses the settings of both on the run's
-    own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot.
+    own validation split, and `listen` is told how far each pass is. Raises `InputError` where the task cannot. The
+    `precision` is that of `load`; figures to compare are those in float32.
     """
     how = Adapting(dynamic, cache, tune)
     _check_adapting(how, batch_tokens)
     if worst is not None and worst < 1:
         raise InputError(f"--worst {worst}: expected 1 or more")
-    model = load(run, device=device, ensemble=ensemble)
+    if precision != "float32" and (how.dynamic or how.cache):
+        raise InputError(f"--precision {precision}: --dynamic and --cache compute in float32; leave one of them out")
+    model = load(run, device=device, ensemble=ensemble, precision=precision)
     model.check(options)
     if compare is not None and not isinstance(model.task, ComparingTask):
         raise InputError(f"{run}: a run of the task {model.task.name}, which compares no runs")
@@ -203,7 +207,8 @@ def evaluate(
         doubts += model.task.check_other(settings, dataset, lambda: model.task.read(model.run.recipe.data, "train"))
     baseline = None
     if compare is not None:
-        baseline = _baseline(model, dataset, compare, data, split, overrides, device, options)
+        where = {"device": device, "precision": precision}
+        baseline = _baseline(model, dataset, compare, data, split, overrides, where, options)
     encoded = session.encode(model.task, settings, split, dataset)
     adaptation, facts = None, [model.task.metric]
     if isinstance(model.task, AdaptingTask) and (how.dynamic or how.cache):
@@ -221,6 +226,8 @@ def evaluate(
     source = session.origin(settings, split)
     assigned = overrides.items() if isinstance(overrides, Mapping) else [text.split("=", 1) for text in overrides]
     changed = "".join(f", {key}={value}" for key, value in assigned)
+    if model.precision != "float32":
+        facts.append(f"computed in {model.precision}")
     facts += [f"{settings.part(split)} of {source}{changed}", f"seqtext {__version__}"]
     listings = None
     if isinstance(model.task, ListingTask):
@@ -259,11 +266,11 @@ def _baseline(
     data: str | None,
     split: Split,
     overrides: Overrides,
-    device: str,
+    where: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> tuple[Model, Any]:
     """Another run of the same task, and the same data encoded for it. Raises `InputError` where they are not."""
-    other = load(run, device=device)
+    other = load(run, **where)
     if other.task.name != model.task.name:
         raise InputError(f"{run}: a run of the task {other.task.name}, and {model.run.folder} one of {model.task.name}")
     other.check(options)
@@ -308,6 +315,9 @@ def check(
     with session.placing(chosen.data, "train"):
         batches = task.batches(encoded["train"], tokens=chosen.train.batch_tokens, shuffle=shuffle)
         longest = max(batches, key=lambda batch: int(batch.lengths.max()))
+    chosen, choice = session.settled(chosen, where)
+    if choice:
+        facts.append(("precision", f"{choice.precision}: {choice.why}"))
     devices = Devices(where, precision=chosen.train.precision)
     with devices.autocast():
         loss = task.loss(module, to_device(longest, where))

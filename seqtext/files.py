@@ -61,10 +61,11 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder against other processes that ask for it by this; a process that ends, by a kill too, lets it go.
 
-    Raises `RunError` where another process holds it. A system or file system without such locks holds nothing.
+    Where another process holds it, waits for that or raises `RunError`. A system or file system without such locks
+    holds nothing.
     """
     try:
         import fcntl
@@ -74,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise RunError(f"{folder}: another process is training in this folder; wait for it, or stop it") from None

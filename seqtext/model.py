@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from seqtext.run import Run
 from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.task import TranslatingTask, predict_all
 from seqtext.training.distributed import resolve_device
+from seqtext.training.precision import resolve
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("float32", "bf16", "auto")
 
 
 class Model:
     """A trained run, ready to predict."""
 
-    def __init__(self, run: Run, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, run: Run, module: nn.Module, device: torch.device, *, precision: str = "float32") -> None:
         self.run, self.task, self.module, self.device = run, run.task, module, device
+        self.precision = precision
+        """float32 or bf16."""
 
     def predict(
         self, examples: Sequence[Any], *, batch_tokens: int | None = None, pretokenized: bool = False, **options: Any
@@ -70,7 +74,14 @@ class Model:
         self.check(options)
         tokens = batch_tokens or self.run.recipe.train.eval_batch_tokens
         batches = self.task.batches(encoded, tokens=tokens)
-        return predict_all(self.task, self.module, encoded, batches, self.device, **options)
+        with self._numbers():
+            return predict_all(self.task, self.module, encoded, batches, self.device, **options)
+
+    def _numbers(self) -> AbstractContextManager[Any]:
+        """The context of what is computed: as in training, where the weights themselves are not in bf16."""
+        if self.precision == "float32" or isinstance(self.task, TranslatingTask):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def own_split(self, split: Split) -> Any:
         """A split of the run's own data, encoded. Raises `DataError` where it is not there any more."""
@@ -134,7 +145,9 @@ class Model:
         """
         if not isinstance(self.task, WritingTask):
             raise InputError(f"{self.run.folder}: a run of the task {self.task.name}; this needs a language model's")
-        return generate(self.task, self.module, prompt, settings=Writing(**options), device=self.device, write=write)
+        settings = Writing(**options)
+        with self._numbers():
+            return generate(self.task, self.module, prompt, settings=settings, device=self.device, write=write)
 
 
 def load(
@@ -142,21 +155,23 @@ def load(
 ) -> Model:
     """Load a run folder for prediction; of translators, together with the runs of `ensemble`.
 
-    Such runs must have the same vocabularies. How they search is what the first run's recipe says. The `precision`
-    "bf16" halves weights and states of a translator, which is faster where the processor has such numbers; other
-    tasks predict in float32. Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
+    Such runs must have the same vocabularies. How they search is what the first run's recipe says. With the
+    `precision` "bf16" layers compute in such numbers, which is faster where the processor has them and changes scores a
+    little; of a translator the weights and states are halved, too. "auto" is what training with it would choose on this
+    machine. Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
     that cannot predict together.
     """
     where = resolve_device(device)
     if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+        raise InputError(f"--precision {precision}: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
     opened, module = _open(run)
     if ensemble:
         module = _together(opened, module, [_open(other) for other in ensemble])
-    if precision != "float32" and not isinstance(opened.task, TranslatingTask):
-        raise InputError(f"{run}: a run of the task {opened.task.name}, which predicts in float32 only")
-    module = module.to(PRECISIONS[precision])
-    return Model(opened, module.to(where).eval(), where)
+    choice = resolve(precision, where)
+    precision = choice.precision if choice else precision
+    if precision == "bf16" and isinstance(opened.task, TranslatingTask):
+        module = module.to(torch.bfloat16)
+    return Model(opened, module.to(where).eval(), where, precision=precision)
 
 
 def _open(run: str | Path) -> tuple[Run, nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ def train_all(
     before anything is trained, where a run of other settings stands there.
     """
     known = {name: runs.open_run(folder / name) for name in recipes if (folder / name / "meta.json").is_file()}
+    if known:  # one machine may choose another precision than the last; a series has one
+        first = next(iter(known.values())).recipe.train.precision
+        recipes = {name: _with_precision(recipe, first) for name, recipe in recipes.items()}
     for name, run in known.items():
         if run.recipe.toml() != recipes[name].absolute().toml():
             raise RunError(f"{run.folder}: a run of another recipe or other settings; choose another --out")
@@ -58,6 +62,13 @@ def train_all(
     summary = _summary(finished)
     write_json(folder / "summary.json", {"recipe": finished[0].recipe.name, **facts, **summary})
     return Series(folder, facts, finished, summary)
+
+
+def _with_precision(recipe: Recipe, precision: str) -> Recipe:
+    """The recipe with this precision in place of "auto"."""
+    if recipe.train.precision != "auto":
+        return recipe
+    return replace(recipe, train=recipe.train.model_copy(update={"precision": precision}))
 
 
 def _summary(finished: Sequence[Run]) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ from seqtext.files import locked, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.task import FilteringTask, Task, WarningTask, predict_all
+from seqtext.training import precision
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
@@ -46,7 +47,7 @@ class Filtered:
     left_out: dict[Split, str]
 
 
-Listener = Callable[[Event | Transferred | Doubted | Filtered], None]
+Listener = Callable[[Event | Transferred | Doubted | Filtered | precision.Choice], None]
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUMABLE = ("train.epochs", "train.patience")
 """The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
@@ -76,7 +77,9 @@ def start(
     source = open_source(recipe.train.init_from) if recipe.train.init_from else None
     splits = read_splits(recipe)
     task = recipe.task.fit(recipe.data, splits["train"])
-    recipe = recipe.absolute()
+    recipe, choice = settled(recipe.absolute(), device)
+    if choice:
+        listen(choice)
     facts: dict[Split, dict[str, Any]] = {
         split: {"fingerprint": data._fingerprint, "examples": len(data)} for split, data in splits.items()
     }
@@ -108,6 +111,7 @@ def resume(
             f"--resume {folder}", [f"{key}: fixed when a run goes on; only {allowed} can change" for key in wrong]
         )
     recipe = replace(recipes.load(str(folder / "recipe.toml"), overrides), name=run.recipe.name)
+    recipe, _ = settled(recipe, device)  # has been, but for one whose recipe was written by hand
     splits = read_splits(recipe)
     for split, facts in run.meta["data"].items():
         if split not in splits or splits[split]._fingerprint != facts["fingerprint"]:
@@ -125,6 +129,14 @@ def resume(
             write_text(folder / "recipe.toml", recipe.toml())
             runs.write_meta(run, finished="")
         return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, tensorboard, listen, caught)
+
+
+def settled(recipe: Recipe, device: torch.device) -> tuple[Recipe, precision.Choice | None]:
+    """The recipe as a run keeps it, where what depends on the machine is decided for good; and what was chosen."""
+    choice = precision.resolve(recipe.train.precision, device)
+    if choice is None:
+        return recipe, None
+    return replace(recipe, train=recipe.train.model_copy(update={"precision": choice.precision})), choice
 
 
 def read_splits(recipe: Recipe) -> dict[Split, Dataset]:

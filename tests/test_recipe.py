@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 import seqtext
 from seqtext import recipe as recipes
 from seqtext.errors import ConfigError
+from seqtext.session import settled
 from seqtext.shelf import find, shipped, summaries
 from seqtext.tasks import TASKS
 from seqtext.training.loop import Stepped
@@ -51,7 +53,8 @@ def test_a_shipped_recipe_takes_two_steps_on_the_sample(name, tmp_path):
     with pytest.raises(Enough):
         seqtext.train(name, data="sample", overrides=overrides, out=tmp_path / "run", device="cpu", listen=listen)
     assert all(loss > 0.0 for loss in losses)
-    assert seqtext.load(tmp_path / "run", device="cpu").run.recipe.train == recipes.load(name, overrides).train
+    kept, _ = settled(recipes.load(name, overrides), torch.device("cpu"))
+    assert seqtext.load(tmp_path / "run", device="cpu").run.recipe.train == kept.train
 
 
 def test_every_task_has_the_recipe_of_its_name_on_data_that_needs_no_file():

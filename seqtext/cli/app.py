@@ -90,5 +90,13 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`main`, in a process of its own."""
+    # NLTK imports these where they are installed, which takes a second, for parts of it that no command uses.
+    for name in ("scipy", "sklearn"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     main()
+
+
+if __name__ == "__main__":
+    command()

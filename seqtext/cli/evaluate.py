@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqtext.cli.options import BatchTokens, Device, Json, RunFolder, SplitName
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, SplitName
 
 if TYPE_CHECKING:
     from seqtext.task import Listing, Passing
@@ -64,6 +64,7 @@ def evaluate(
         ),
     ] = None,
     worst: Annotated[int | None, typer.Option(min=1, help="How many of these to write; by default 50.")] = None,
+    precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -97,6 +98,7 @@ def evaluate(
             overrides=overrides or (),
             device=device,
             batch_tokens=batch_tokens,
+            precision=precision,
             dynamic=dynamic,
             cache=cache or 0,
             tune=tune,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, lines_of, placed_lines
-from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
 
 if TYPE_CHECKING:
     from seqtext.task import DrawingTask
@@ -43,6 +43,7 @@ def predict(
     as_text: Annotated[
         bool, typer.Option("--text", help="tree-sentiment: lines that begin with a bracket are text, not trees.")
     ] = False,
+    precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -66,7 +67,7 @@ def predict(
         raise InputError("--draw and --json: one or the other")
     names = files or ["-"]
     check_files(names)
-    model = api.load(run, device=device)
+    model = api.load(run, device=device, precision=precision)
     if model.run.meta["step"] == 0 and not model.run.meta["scores"]:
         typer.echo(f"note: {run} was not trained to its end; these are its best weights so far", err=True)
     typed = "-" in names and sys.stdin.isatty()

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from seqtext.cli.tables import figure
 from seqtext.session import Doubted, Filtered
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped
+from seqtext.training.precision import Choice
 from seqtext.transfer import Transferred
 
 
@@ -43,12 +44,14 @@ class Display:
             self.bar.stop()
             self.bar = None
 
-    def __call__(self, event: Event | Transferred | Doubted | Filtered) -> None:
+    def __call__(self, event: Event | Transferred | Doubted | Filtered | Choice) -> None:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Transferred):
             for part, fact in event.facts:
                 self.console.print(f"{part}: {fact}", markup=False)
+        elif isinstance(event, Choice):
+            self.console.print(f"precision {event.precision}: {event.why}", markup=False)
         elif isinstance(event, Filtered):
             found = "; ".join(f"{split}: {left_out}" for split, left_out in event.left_out.items())
             self.console.print(f"left out of {found}", markup=False)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, placed_lines
-from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
 
 
 def score(
@@ -23,6 +23,7 @@ def score(
             metavar="FILE|-", help="A text file, one text a line, or a source, a tab and its translation; - is stdin."
         ),
     ] = "-",
+    precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -41,7 +42,7 @@ def score(
     from seqtext.task import TranslatingTask
 
     check_files([file])
-    model = api.load(run, device=device)
+    model = api.load(run, device=device, precision=precision)
     translator = model.task if isinstance(model.task, TranslatingTask) else None
     if translator is None and not isinstance(model.task, WritingTask):
         needed = "a language model's or a translator's"

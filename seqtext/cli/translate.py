@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, lines_of, prompted
-from seqtext.cli.options import BatchTokens, Device, Json, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
 
 AT_ONCE = 16
 """Sentences that are translated together, at most, where attention is kept of them."""
@@ -85,9 +85,7 @@ def translate(
         typer.Option(metavar="DIR", help="Draw the attention of line n to DIR/n.png, of 100 tokens a side at most."),
     ] = None,
     plot_format: Annotated[str, typer.Option(metavar="png|svg", help="What --plot draws.")] = "png",
-    precision: Annotated[
-        str, typer.Option(metavar="float32|bf16", help="Numbers to compute with; bf16 is faster on newer processors.")
-    ] = "float32",
+    precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
     as_json: Json = False,

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import field_validator
 
 from seqtext.config import Config
+from seqtext.data import arrays
 from seqtext.data.tokenizer import Tokenizer, TokenizerConfig
 from seqtext.data.vectors import Cover, Vectors, open_vectors
 from seqtext.errors import RunError
@@ -98,16 +99,16 @@ def types_of(tokens: pa.ChunkedArray | pa.Array) -> Text:
     """Sentences (a column of lists of strings) as type numbers and their types, in order of first appearance."""
     chunks = tokens.chunks if isinstance(tokens, pa.ChunkedArray) else [tokens]
     chunks = [chunk for chunk in chunks if len(chunk)]
-    lengths = [pc.list_value_length(chunk).to_numpy(zero_copy_only=False) for chunk in chunks]
+    lengths = [arrays.numbers(pc.list_value_length(chunk)) for chunk in chunks]
     flat = pa.chunked_array([chunk.flatten() for chunk in chunks], type=pa.string())
     encoded = flat.dictionary_encode().unify_dictionaries()
-    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    codes = [arrays.numbers(chunk.indices) for chunk in encoded.chunks]
     length = np.concatenate(lengths).astype(np.int64) if lengths else np.zeros(0, np.int64)
     return Text(
         codes=np.concatenate(codes).astype(np.int32) if codes else np.zeros(0, np.int32),
         starts=np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.int64) if len(length) else length,
         lengths=length,
-        words=encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], pa.string()),
+        words=encoded.chunk(0).dictionary if encoded.num_chunks else arrays.texts([]),
     )
 
 
@@ -217,7 +218,7 @@ def shapes(words: pa.Array) -> np.ndarray:
     """(N,) int64: the letter shape of each word, an index into `SHAPES`."""
 
     def where(mask: pa.Array) -> np.ndarray:
-        return mask.to_numpy(zero_copy_only=False).astype(bool)
+        return arrays.numbers(mask.cast(pa.uint8())).astype(bool)
 
     result = np.zeros(len(words), np.int64)
     if len(words) == 0:
@@ -236,4 +237,4 @@ def shapes(words: pa.Array) -> np.ndarray:
 
 
 def _size(words: pa.Array) -> np.ndarray:
-    return pc.utf8_length(words).to_numpy(zero_copy_only=False)
+    return arrays.numbers(pc.utf8_length(words))

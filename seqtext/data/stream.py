@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seqtext.data import arrays
 from seqtext.data.cache import Write, cached, code, fingerprint
 from seqtext.data.lexicon import column
 from seqtext.data.sentences import split_spaces, split_text
@@ -82,8 +83,8 @@ class Stream:
         self._ends: list[np.ndarray] = []  # of each chunk: where its lines end, counted from the chunk's first token
         self._ids: list[np.ndarray] = []
         for chunk in chunks:
-            bounds = chunk.offsets.to_numpy()
-            self._ids.append(chunk.values.to_numpy()[bounds[0] : bounds[-1]])
+            bounds = arrays.numbers(chunk.offsets)
+            self._ids.append(arrays.numbers(chunk.values)[bounds[0] : bounds[-1]])
             self._ends.append(bounds[1:] - bounds[0] if bounds[0] else bounds[1:])
         self._first_tokens = np.cumsum([0, *map(len, self._ids)])  # of each chunk, and what would be the next
         self._first_lines = np.cumsum([0, *map(len, self._ends)])
@@ -150,7 +151,7 @@ def encode_stream(dataset: Dataset, tokenizer: Tokenizer, *, pretokenized: bool)
 
 def encode_lines(texts: Sequence[str], tokenizer: Tokenizer, *, pretokenized: bool) -> Stream:
     """As `encode_stream`, for a few lines, in memory."""
-    lines = pa.array(texts, pa.string())
+    lines = arrays.texts(texts)
     chunk, unknown = _encode(lines, tokenizer, pretokenized)
     return Stream([chunk], eos=tokenizer.id(EOS), unknown=unknown, characters=_characters(lines))
 
@@ -189,8 +190,7 @@ def _encode(lines: pa.Array, tokenizer: Tokenizer, pretokenized: bool) -> tuple[
     unknown = int((ids == UNKNOWN).sum())
     ends = np.cumsum(lengths)
     ids = np.insert(ids, ends, tokenizer.id(EOS))
-    offsets = np.concatenate([[0], ends + np.arange(1, len(ends) + 1)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32())), unknown
+    return arrays.lists(ids, lengths + 1), unknown
 
 
 def _split(lines: pa.Array) -> pa.ListArray:
@@ -205,11 +205,11 @@ def _split(lines: pa.Array) -> pa.ListArray:
 def _between_spaces(lines: pa.Array, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Ids (M,) int32 and words of each line (S,) int64, without Python per word: each type is looked up once."""
     split = _split(lines)
-    lengths = pc.list_value_length(split).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = arrays.numbers(pc.list_value_length(split)).astype(np.int64)
     words = split.flatten().dictionary_encode()
     types = words.dictionary.to_pylist()
     table = np.array([UNSCORED if not word else id for word, id in zip(types, tokenizer.encode_words(types))], np.int32)
-    ids = table[words.indices.to_numpy()]
+    ids = table[arrays.numbers(words.indices)]
     real = ids != UNSCORED
     if not real.all():
         counts = np.concatenate([[0], np.cumsum(real)])

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.data import arrays
 from seqtext.data.batching import bucketed
 from seqtext.data.labels import Labels, allowed_transitions, continues, spans
 from seqtext.data.lexicon import Lexicon, Text, Types, column, pad, types_of
@@ -171,7 +172,7 @@ class Ner:
         return Sentence.read(text, pretokenized=pretokenized)
 
     def inputs(self, examples: Sequence[Sentence]) -> Encoded:
-        return self._encode(pa.array([example.words for example in examples], pa.list_(pa.string())))
+        return self._encode(arrays.words([example.words for example in examples]))
 
     def _encode(self, tokens: pa.ChunkedArray | pa.Array) -> Encoded:
         text = types_of(tokens)

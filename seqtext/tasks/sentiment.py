@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.data import arrays
 from seqtext.data.batching import bucketed
 from seqtext.data.classification import ClassificationData, read_classification
 from seqtext.data.lexicon import Lexicon, Text, Types, column, types_of
@@ -152,7 +153,7 @@ class Sentiment:
         return Sentence.read(text, split=split_text, pretokenized=pretokenized)
 
     def inputs(self, examples: Sequence[Sentence]) -> Encoded:
-        return self._encode(pa.array([example.words for example in examples], pa.list_(pa.string())), None)
+        return self._encode(arrays.words([example.words for example in examples]), None)
 
     def _encode(self, tokens: pa.ChunkedArray | pa.Array, labels: np.ndarray | None) -> Encoded:
         text = types_of(tokens)

@@ -14,6 +14,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.data import arrays
 from seqtext.data.batching import bucketed
 from seqtext.data.forest import Trees, chosen, completed, planted, ranges
 from seqtext.data.lexicon import Lexicon, Text, Types, column, types_of
@@ -180,7 +181,7 @@ class TreeSentiment:
         return read_sentence(text, self.data, split=split_text, pretokenized=pretokenized, trees=trees)
 
     def inputs(self, examples: Sequence[TreeSentence]) -> Encoded:
-        text = types_of(pa.array([example.words for example in examples], pa.list_(pa.string())))
+        text = types_of(arrays.words([example.words for example in examples]))
         return Encoded(text, self.lexicon.encode(text.words), forest_of(examples), None)
 
     def batches(

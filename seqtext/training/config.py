@@ -172,8 +172,9 @@ class TrainConfig(Config):
     """Largest norm of the gradient; 0 leaves it as it is."""
     patience: int = Field(default=0, ge=0)
     """Evaluations without improvement after which training stops; 0 never stops early."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Numbers of the forward pass; weights stay float32."""
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    """Numbers of the forward pass; weights stay float32. With auto, bf16 where it is measured to be clearly faster on
+    the machine: runs on different machines are then equal up to the noise between seeds."""
     log_every: int = Field(default=50, ge=1)
     """Steps between two reports of the training loss; on a GPU, the only ones that wait for it."""
     checkpoint_every: int = Field(default=500, ge=0)

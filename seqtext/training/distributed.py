@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtext.errors import DeviceError
+from seqtext.training.precision import resolve
 
 
 def resolve_device(name: str) -> torch.device:
@@ -38,6 +39,8 @@ class Devices:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
         self.device, self.precision = device, precision
+        if chosen := resolve(precision, device):
+            self.precision = chosen.precision
         self.rank, self.world = 0, 1
         self.accelerator: Any = None
         # An Accelerator is one for the whole process: a second training there could not have another device. So

@@ -77,6 +77,32 @@ def test_help_loads_nothing_heavy(words):
     assert found.stdout == "\n"
 
 
+@pytest.mark.parametrize("folder", ["run", "translator"])
+def test_prediction_from_text_loads_nothing_that_it_does_not_use(folder, request):
+    """A cold start is mostly imports: what others load without being asked stays out."""
+    heavy = [
+        "datasets",
+        "pandas",
+        "scipy",
+        "sklearn",
+        "sympy",
+        "torch._dynamo",
+        "accelerate",
+        "sacrebleu",
+        "matplotlib",
+    ]
+    code = (
+        f"import atexit, sys\natexit.register(lambda: print([name for name in {heavy} if sys.modules.get(name)]))\n"
+        "from seqtext.cli.app import command\ncommand()"
+    )
+    words = ["predict", str(request.getfixturevalue(folder)), "-"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code, *words], input=b"Hello .\n", env=environment, capture_output=True, check=True
+    )
+    assert found.stdout.decode().splitlines()[-1] == "[]"
+
+
 def test_the_module_runs_and_a_shell_gets_its_completion():
     assert process("--version").stdout.decode() == f"seqtext {seqtext.__version__}\n"
     script = process(_SEQTEXT_COMPLETE="source_bash").stdout.decode()
@@ -268,6 +294,21 @@ def test_words_given_apart_stay_so(cli, run):
 def test_the_size_of_batches_changes_no_answer(cli, run):
     text = "\n".join(" ".join(tokens) for tokens, _ in ner_sample("test", size=50)).encode()
     assert cli("predict", run, "--batch-tokens", "1", stdin=text) == cli("predict", run, stdin=text)
+
+
+def test_other_numbers_change_probabilities_a_little_and_figures_tell(cli, run):
+    words = ["predict", run, "--json", "--confidence", "-"]
+    text = b"Angela Merkel flew to Washington .\nPeter lives in Berlin .\n"
+    plain = cli(*words, stdin=text).lines
+    assert cli(*words, "--precision", "float32", stdin=text).lines == plain
+    half = cli(*words, "--precision", "bf16", stdin=text).lines
+    found, expected = ([json.loads(line)["entities"] for line in lines] for lines in (half, plain))
+    sure = [[[entity["confidence"] for entity in entities] for entities in side] for side in (found, expected)]
+    assert sure[0] != sure[1]
+    for some, others in zip(*sure):
+        assert some == pytest.approx(others, abs=0.05)
+    table = cli("evaluate", run, "--precision", "bf16").out
+    assert "computed in bf16" in table and "computed in" not in cli("evaluate", run).out
 
 
 def test_a_line_of_20000_words_is_answered(cli, run):

@@ -109,13 +109,16 @@ def predictions(trained: Trained, dataset: Any, **options: Any) -> list[Any]:
     return predict_all(task, trained.model.module, encoded, task.batches(encoded, **options), CPU)
 
 
-def losses(trained: Trained, dataset: Any, **options: Any) -> tuple[float, float, list[Any]]:
+def losses(
+    trained: Trained, dataset: Any, *, precision: str = "float32", **options: Any
+) -> tuple[float, float, list[Any]]:
     """Total loss, number of targets and summed gradients over all batches, without dropout."""
     task, module = trained.model.task, trained.model.module.eval()
     module.zero_grad()
     total, count, carry = 0.0, 0.0, None
     for batch in task.batches(task.encode(dataset), **options):
-        loss = task.loss(module, batch, carry)
+        with Devices(CPU, precision=precision).autocast():
+            loss = task.loss(module, batch, carry)
         loss.total.backward()
         carry = detached(loss.carry)
         total, count = total + loss.total.item(), count + loss.count.item()
@@ -252,6 +255,20 @@ def test_a_label_unseen_in_training_is_named(trained: Trained) -> None:
     change, message = case
     with pytest.raises(DataError, match=re.escape(message)):
         trained.model.task.encode(change(trained.splits["valid"]))
+
+
+def test_bf16_trains_and_predicts_as_float32_does_but_for_its_rounding(trained: Trained) -> None:
+    task, dataset = trained.model.task, trained.splits["valid"]
+    total, count, expected = losses(trained, dataset, tokens=400)
+    near, same, found = losses(trained, dataset, tokens=400, precision="bf16")
+    assert count == same and total != near == pytest.approx(total, rel=0.02)
+    assert all(gradient.dtype == torch.float32 for gradient in found)
+    one, other = (torch.cat([gradient.flatten() for gradient in side]) for side in (found, expected))
+    assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+    half = api.load(trained.folder, device="cpu", precision="bf16")
+    scores = task.score(half.predict_encoded(task.encode(dataset)), dataset)
+    reached = trained.model.run.meta["scores"]["valid"]
+    assert scores[task.goal.key] == pytest.approx(reached[task.goal.key], rel=0.05, abs=0.02)
 
 
 @pytest.mark.gpu

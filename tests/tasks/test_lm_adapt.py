@@ -367,6 +367,10 @@ def test_what_it_was_done_with_stands_with_the_figures(
     ("options", "message"),
     [
         ({"tune": True}, "--tune chooses settings of --dynamic and --cache: give one of them, or both"),
+        (
+            {"cache": 9, "precision": "bf16"},
+            "--precision bf16: --dynamic and --cache compute in float32; leave one of them out",
+        ),
         ({"cache": -1}, "--cache -1: expected how many steps it holds, 1 or more, or 0 for none"),
         (
             {"dynamic": True, "batch_tokens": 100},
