@@ -16,6 +16,7 @@ from seqtext.files import write_json
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.session import Listener
+from seqtext.training.processes import Processes
 
 
 class Series(NamedTuple):
@@ -35,6 +36,7 @@ def train_all(
     device: torch.device,
     *,
     facts: dict[str, Any],
+    group: Processes,
     tensorboard: bool,
     listen: Listener,
 ) -> Series:
@@ -43,6 +45,7 @@ def train_all(
     A finished run that stands there already is not trained again and an unfinished one is resumed. Raises `RunError`,
     before anything is trained, where a run of other settings stands there.
     """
+    folder = Path(group.tell(str(folder)))
     known = {name: runs.open_run(folder / name) for name in recipes if (folder / name / "meta.json").is_file()}
     for name, run in known.items():
         if run.recipe.toml() != recipes[name].absolute().toml():
@@ -50,13 +53,18 @@ def train_all(
     finished = []
     for name, recipe in recipes.items():
         if name not in known:
-            finished.append(session.start(recipe, folder / name, device, tensorboard=tensorboard, listen=listen))
+            finished.append(
+                session.start(recipe, folder / name, device, group=group, tensorboard=tensorboard, listen=listen)
+            )
         elif known[name].meta.get("finished"):
             finished.append(known[name])
         else:
-            finished.append(session.resume(folder / name, (), device, tensorboard=tensorboard, listen=listen))
+            finished.append(
+                session.resume(folder / name, (), device, group=group, tensorboard=tensorboard, listen=listen)
+            )
     summary = _summary(finished)
-    write_json(folder / "summary.json", {"recipe": finished[0].recipe.name, **facts, **summary})
+    if group.first:
+        write_json(folder / "summary.json", {"recipe": finished[0].recipe.name, **facts, **summary})
     return Series(folder, facts, finished, summary)
 
 

@@ -20,6 +20,7 @@ from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
 from seqtext.errors import InputError
+from seqtext.training.processes import is_first, leave, tells
 
 
 class Commands(TyperGroup):
@@ -82,10 +83,14 @@ def main() -> None:
     """Run the command line: 0 for success, 2 for bad input, 128 + the signal's number for an interruption."""
     try:
         app(prog_name="seqtext")
+        leave()
     except InputError as error:
-        print(f"seqtext: {error}", file=sys.stderr)
+        if tells(error):
+            print(f"seqtext: {error}", file=sys.stderr)
         number = getattr(error, "signal", None)
-        sys.exit(128 + number if number else 2)
+        status = 128 + number if number else 2
+        leave(status)
+        sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

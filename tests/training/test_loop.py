@@ -147,7 +147,7 @@ def test_a_bad_loss_that_no_report_has_seen_yet_makes_no_checkpoint():
     window.every = False  # as on a GPU, which is not asked at every step
     for total in (1.0, float("inf"), 1.0):
         batch = next(Toy().batches(points(2), tokens=2))
-        window.add([Loss(torch.tensor(total), torch.tensor(2))], torch.tensor(1.0), [batch])
+        window.add(torch.tensor(total), torch.tensor(2), torch.tensor(1.0), [batch])
         assert not window.full
     with pytest.raises(NonFiniteLoss, match="the loss is inf at step 9 "):
         window.check(Progress(step=10))
