@@ -323,7 +323,9 @@ def check(
     count = sum(parameter.numel() for parameter in module.parameters())
     facts.append(("model", f"{count:,} parameters"))
     shape = f"{len(longest.lengths)} x {int(longest.lengths.max())} tokens"
-    facts.append(("one step", f"longest batch {shape}: loss {loss.total.item() / (loss.count.item() or 1):.3f} per target"))
+    facts.append(
+        ("one step", f"longest batch {shape}: loss {loss.total.item() / (loss.count.item() or 1):.3f} per target")
+    )
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sized
 from typing import Any
 
@@ -52,7 +53,8 @@ class Devices:
             return losses
         # No device_ids: they would have it move the lengths of a batch too, which stay on the CPU. A batch need not
         # reach every parameter: it may be empty on this process, or without what one is for, or one may be frozen.
-        with watched(self.group):
+        with watched(self.group), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers is going to have another name
             return nn.parallel.DistributedDataParallel(
                 losses, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
             )

@@ -199,7 +199,7 @@ def join(device: str) -> Processes:
     `device` is as `resolve_device` takes it. Raises `DeviceError` for more processes than this machine has GPUs.
     """
     global _joined
-    if _joined is not None or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _joined is not None or not several():
         return _joined or ALONE
     import torch
     from accelerate import PartialState
@@ -217,14 +217,19 @@ def join(device: str) -> Processes:
     return _joined
 
 
+def several() -> bool:
+    """Whether a launcher has started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def local_rank() -> int:
     """The number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes, or the only one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+    return not several() or os.environ.get("RANK", "0") == "0"
 
 
 def tells(error: InputError) -> bool:
