@@ -5,7 +5,8 @@
 The limit is that of `ulimit -d` (RLIMIT_DATA): all memory that a process may write to and no file stands behind, its
 heap and its threads' stacks. Pages of memory-mapped files are not in it; the system takes them back as it likes. For
 each stage it prints the seconds, tokens a second, and the most memory so far: resident (RssAnon in Linux's
-/proc/self/status) and asked for (VmData, what the limit is on). It needs some 31 bytes of disk a token in --folder: the text, its lines as Arrow, their numbers as Arrow.
+/proc/self/status) and asked for (VmData, what the limit is on). It needs some 31 bytes of disk a token in --folder:
+the text, its lines as Arrow, their numbers as Arrow.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def main() -> None:
         done.append(last.tokens)
     events.close()
     mapped = sum(file.stat().st_size for file in (folder / "cache").iterdir())
-    print(f"Arrow caches: {mapped:,} bytes; all data read: {(size + mapped) / (arguments.limit << 20):.1f} times the limit")
+    print(
+        f"Arrow caches: {mapped:,} bytes; all data read: {(size + mapped) / (arguments.limit << 20):.1f} times the limit"
+    )
 
 
 if __name__ == "__main__":

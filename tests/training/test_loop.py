@@ -132,6 +132,14 @@ def test_a_finite_loss_with_a_gradient_that_is_not_stops_too():
         list(training(task, model(), TrainConfig(epochs=1, batch_tokens=3, clip=0.0), train=points(6)))
 
 
+def test_a_step_without_a_target_changes_nothing_and_is_no_nan():
+    task, module = Toy(), nn.Linear(3, 1)
+    task.loss = lambda module, batch, carry: Loss(0.0 * module(batch.x).sum(), torch.tensor(0))
+    before = module.weight.detach().clone()
+    list(training(task, module, TrainConfig(epochs=1, batch_tokens=3, optimizer=Sgd()), train=points(6)))
+    assert torch.equal(module.weight, before)
+
+
 def test_weights_that_diverge_stop_before_anything_is_saved():
     config = TrainConfig(epochs=50, batch_tokens=5, clip=0.0, optimizer=Sgd(lr=1e6))
     module = nn.Linear(3, 1)
