@@ -140,9 +140,8 @@ def main() -> None:
         done.append(last.tokens)
     events.close()
     mapped = sum(file.stat().st_size for file in (folder / "cache").iterdir())
-    print(
-        f"Arrow caches: {mapped:,} bytes; all data read: {(size + mapped) / (arguments.limit << 20):.1f} times the limit"
-    )
+    times = (size + mapped) / (arguments.limit << 20)
+    print(f"Arrow caches: {mapped:,} bytes; with the text {times:.1f} times the limit")
 
 
 if __name__ == "__main__":

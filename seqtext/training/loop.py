@@ -47,6 +47,7 @@ class Stepped:
     step: int
     epoch: int
     tokens: int
+    """Of the epoch so far; of several processes, so many times those of this one, which are not counted up."""
     lr: float
     loss: float | None
     grad_norm: float | None
@@ -106,7 +107,9 @@ def fit(
     """Train `module`, already on its device, on the encoded split `train`.
 
     `valid` is an encoded split and its dataset, scored after every epoch; without one the last weights are the best.
-    Batches of an epoch depend on `seed` and the epoch alone. Raises `NonFiniteLoss`.
+    Batches of an epoch depend on `seed` and the epoch alone. Of several processes each trains on its share of every
+    batch; all go through the same events, and take snapshots together. Predictions are in the first one's events only.
+    Raises `NonFiniteLoss`, and `Lost` where another process has ended.
     """
     progress, carry = Progress(), None
     layers = Layers(module, config)
