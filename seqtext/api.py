@@ -34,6 +34,7 @@ from seqtext.task import (
     to_device,
 )
 from seqtext.training.distributed import Devices, resolve_device
+from seqtext.training.processes import Processes, join
 from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
@@ -81,17 +82,20 @@ def train(
     `data` is a folder or a source name and overrides the recipe's `data.source`. The run is scored on its validation
     split, and on its test split where there is one. Raises `InputError`s for what the user can mend, and
     `Interrupted` where SIGINT or SIGTERM came: a checkpoint is saved then.
+
+    Under `torchrun` or `accelerate launch` all processes call this alike. Each trains on its share of every batch; the
+    first one alone writes the run folder and calls `listen`. Raises `Lost` where one of them ends before the others.
     """
-    where = resolve_device(device)
+    where, group = _place(device)
     if resume is not None:
         if recipe is not None or data is not None or seed is not None or out is not None:
             raise InputError("--resume goes on with a run as it is: give no recipe, --data, --seed or --out beside it")
-        return session.resume(Path(resume), overrides, where, tensorboard=tensorboard, listen=listen)
+        return session.resume(Path(resume), overrides, where, group=group, tensorboard=tensorboard, listen=listen)
     if recipe is None:
         raise InputError("no recipe given: seqtext train ner, or a recipe's name or file (seqtext recipes lists them)")
     chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
     folder = Path(out) if out else default_folder(chosen.name)
-    return session.start(chosen, folder, where, tensorboard=tensorboard, listen=listen)
+    return session.start(chosen, folder, where, group=group, tensorboard=tensorboard, listen=listen)
 
 
 def train_seeds(
@@ -113,12 +117,14 @@ def train_seeds(
     """
     if count < 1:
         raise InputError(f"--seeds {count}: expected 1 or more")
+    where, group = _place(device)
     chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
     seeds = range(chosen.seed, chosen.seed + count)
     return series.train_all(
         {f"seed-{number}": replace(chosen, seed=number) for number in seeds},
         Path(out) if out else default_folder(chosen.name),
-        resolve_device(device),
+        where,
+        group=group,
         facts={"seeds": list(seeds)},
         tensorboard=tensorboard,
         listen=listen,
@@ -145,11 +151,13 @@ def train_folds(
     """
     if count < 2:
         raise InputError(f"--folds {count}: expected 2 or more")
+    where, group = _place(device)
     chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed, folds=count)
     return series.train_all(
         {f"fold-{number}": chosen.fold(number, count) for number in range(1, count + 1)},
         Path(out) if out else default_folder(chosen.name),
-        resolve_device(device),
+        where,
+        group=group,
         facts={"folds": count, "fold_seed": chosen.data.fold_seed, "seed": chosen.seed},
         tensorboard=tensorboard,
         listen=listen,
@@ -325,8 +333,16 @@ def check(
     count = sum(parameter.numel() for parameter in module.parameters())
     facts.append(("model", f"{count:,} parameters"))
     shape = f"{len(longest.lengths)} x {int(longest.lengths.max())} tokens"
-    facts.append(("one step", f"longest batch {shape}: loss {loss.total.item() / loss.count.item():.3f} per target"))
+    facts.append(
+        ("one step", f"longest batch {shape}: loss {loss.total.item() / (loss.count.item() or 1):.3f} per target")
+    )
     return facts
+
+
+def _place(device: str) -> tuple[torch.device, Processes]:
+    """Where this process trains, and with which others."""
+    group = join(device)
+    return group.placed(resolve_device(device)), group
 
 
 def default_folder(name: str) -> Path:

@@ -87,6 +87,29 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of the processes that come here with the same `path`, a file for this alone, one goes in and the others wait.
+
+    A system or file system without locks lets all in, and so does a `path` that cannot be written.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # before it is let go: who has waited for it finds the work done
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -17,6 +17,7 @@ from seqtext.files import write_json
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.session import Listener
+from seqtext.training.processes import Processes
 
 
 class Series(NamedTuple):
@@ -36,6 +37,7 @@ def train_all(
     device: torch.device,
     *,
     facts: dict[str, Any],
+    group: Processes,
     tensorboard: bool,
     listen: Listener,
 ) -> Series:
@@ -44,6 +46,7 @@ def train_all(
     A finished run that stands there already is not trained again and an unfinished one is resumed. Raises `RunError`,
     before anything is trained, where a run of other settings stands there.
     """
+    folder = Path(group.tell(str(folder)))
     known = {name: runs.open_run(folder / name) for name in recipes if (folder / name / "meta.json").is_file()}
     if known:  # one machine may choose another precision than the last; a series has one
         first = next(iter(known.values())).recipe.train.precision
@@ -54,13 +57,18 @@ def train_all(
     finished = []
     for name, recipe in recipes.items():
         if name not in known:
-            finished.append(session.start(recipe, folder / name, device, tensorboard=tensorboard, listen=listen))
+            finished.append(
+                session.start(recipe, folder / name, device, group=group, tensorboard=tensorboard, listen=listen)
+            )
         elif known[name].meta.get("finished"):
             finished.append(known[name])
         else:
-            finished.append(session.resume(folder / name, (), device, tensorboard=tensorboard, listen=listen))
+            finished.append(
+                session.resume(folder / name, (), device, group=group, tensorboard=tensorboard, listen=listen)
+            )
     summary = _summary(finished)
-    write_json(folder / "summary.json", {"recipe": finished[0].recipe.name, **facts, **summary})
+    if group.first:
+        write_json(folder / "summary.json", {"recipe": finished[0].recipe.name, **facts, **summary})
     return Series(folder, facts, finished, summary)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from seqtext.errors import ConfigError, DataError, InputError, RunError
 from seqtext.files import locked, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
-from seqtext.task import FilteringTask, Task, WarningTask, predict_all
+from seqtext.task import FilteringTask, Task, WarningTask
 from seqtext.training import precision
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
+from seqtext.training.processes import ALONE, Lost, Processes
 from seqtext.training.snapshot import Snapshot
 from seqtext.transfer import Source, Transferred, open_source, start_from
 
@@ -67,18 +69,25 @@ def start(
     folder: Path,
     device: torch.device,
     *,
+    group: Processes = ALONE,
     tensorboard: bool = False,
     listen: Listener = lambda event: None,
 ) -> Run:
-    """Train `recipe` into the new run folder `folder`."""
-    runs.check_free(folder)
-    if tensorboard:
-        check_tensorboard()
-    source = open_source(recipe.train.init_from) if recipe.train.init_from else None
-    splits = read_splits(recipe)
-    task = recipe.task.fit(recipe.data, splits["train"])
-    recipe, choice = settled(recipe.absolute(), device)
-    if choice:
+    """Train `recipe` into the new run folder `folder`, with the other processes of `group`."""
+    folder = Path(group.tell(str(folder)))
+    task = None
+    with group.together():
+        if group.first:
+            runs.check_free(folder)
+        if tensorboard:
+            check_tensorboard()
+        source = open_source(recipe.train.init_from) if recipe.train.init_from else None
+        splits = read_splits(recipe)
+        if group.first:
+            task = recipe.task.fit(recipe.data, splits["train"])
+    task = _sent(task, recipe, group)
+    recipe, choice = settled(recipe.absolute(), device, group=group)
+    if choice and group.first:
         listen(choice)
     facts: dict[Split, dict[str, Any]] = {
         split: {"fingerprint": data._fingerprint, "examples": len(data)} for split, data in splits.items()
@@ -87,8 +96,7 @@ def start(
         for split, left_out in task.filtered(splits).items():
             facts[split]["left_out"] = left_out
     meta = {"goal": list(task.goal), "device": str(device), "data": facts}
-    with signals() as caught:
-        return _train(recipe, task, splits, device, folder, meta, None, source, tensorboard, listen, caught)
+    return _train(recipe, task, splits, device, folder, meta, None, source, group, tensorboard, listen)
 
 
 def resume(
@@ -96,12 +104,32 @@ def resume(
     overrides: Overrides,
     device: torch.device,
     *,
+    group: Processes = ALONE,
     tensorboard: bool = False,
     listen: Listener = lambda event: None,
 ) -> Run:
     """Go on with a run from its last checkpoint, to the weights it would have had without the interruption."""
     if tensorboard:
         check_tensorboard()
+    with ExitStack() as held:
+        with group.together():
+            run, recipe, splits = _reopened(folder, overrides)
+            if group.first:
+                held.enter_context(locked(folder))
+            snapshot = load_checkpoint(folder / "checkpoints" / "last")
+        recipe, _ = settled(recipe, device, group=group)  # has been, but for one whose recipe was written by hand
+        if group.first:
+            for place in (folder, folder / "checkpoints"):
+                sweep(place)
+            if recipe.train != run.recipe.train:
+                # What the run is from now on; it is not finished, whatever it was.
+                write_text(folder / "recipe.toml", recipe.toml())
+                runs.write_meta(run, finished="")
+        return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, group, tensorboard, listen)
+
+
+def _reopened(folder: Path, overrides: Overrides) -> tuple[Run, Recipe, dict[Split, Dataset]]:
+    """A run that is to go on, its recipe with `overrides`, and its data."""
     run = runs.open_run(folder)
     keys = list(overrides) if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     wrong = [key for key in keys if key not in RESUMABLE]
@@ -111,7 +139,6 @@ def resume(
             f"--resume {folder}", [f"{key}: fixed when a run goes on; only {allowed} can change" for key in wrong]
         )
     recipe = replace(recipes.load(str(folder / "recipe.toml"), overrides), name=run.recipe.name)
-    recipe, _ = settled(recipe, device)  # has been, but for one whose recipe was written by hand
     splits = read_splits(recipe)
     for split, facts in run.meta["data"].items():
         if split not in splits or splits[split]._fingerprint != facts["fingerprint"]:
@@ -120,22 +147,30 @@ def resume(
                 "a run goes on only with the same data",
                 path=folder,
             )
-    with locked(folder), signals() as caught:
-        snapshot = load_checkpoint(folder / "checkpoints" / "last")
-        for place in (folder, folder / "checkpoints"):
-            sweep(place)
-        if recipe.train != run.recipe.train:
-            # What the run is from now on; it is not finished, whatever it was.
-            write_text(folder / "recipe.toml", recipe.toml())
-            runs.write_meta(run, finished="")
-        return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, tensorboard, listen, caught)
+    return run, recipe, splits
 
 
-def settled(recipe: Recipe, device: torch.device) -> tuple[Recipe, precision.Choice | None]:
+def _sent(task: Task | None, recipe: Recipe, group: Processes) -> Task:
+    """The task that the first process has fitted, in all of them: so words have the same numbers everywhere."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        if task is not None and group.world > 1:
+            task.save(folder)
+        for name in group.tell(sorted(path.name for path in folder.iterdir())):
+            data = group.send((folder / name).read_bytes() if group.first else b"")
+            if not group.first:
+                (folder / name).write_bytes(data)
+        return task or recipe.task.load(folder, recipe.data)
+
+
+def settled(
+    recipe: Recipe, device: torch.device, *, group: Processes = ALONE
+) -> tuple[Recipe, precision.Choice | None]:
     """The recipe as a run keeps it, where what depends on the machine is decided for good; and what was chosen."""
-    choice = precision.resolve(recipe.train.precision, device)
-    if choice is None:
+    found = group.tell(precision.resolve(recipe.train.precision, device) if group.first else None)
+    if found is None:
         return recipe, None
+    choice = precision.Choice(*found)
     return replace(recipe, train=recipe.train.model_copy(update={"precision": choice.precision})), choice
 
 
@@ -178,56 +213,66 @@ def _train(
     meta: dict[str, Any],
     run: Run | None,
     start_at: Snapshot | Source | None,
+    group: Processes,
     tensorboard: bool,
     listen: Listener,
-    caught: list[int],
 ) -> Run:
-    encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
-    if isinstance(task, FilteringTask) and (left_out := task.filtered(splits)):
-        listen(Filtered(left_out))
-    if isinstance(task, WarningTask) and (doubts := task.warnings(splits)):
-        listen(Doubted(doubts))
-    devices = Devices(device, precision=recipe.train.precision)
-    torch.manual_seed(recipe.seed)
-    module = task.build(recipe.model).to(devices.device)
-    snapshot = start_at if isinstance(start_at, Snapshot) else None
-    if isinstance(start_at, Source):
-        facts = start_from(start_at, task, module)
-        meta["init_from"] = [list(fact) for fact in facts]
-        listen(Transferred(facts))
+    if not group.first:  # one process writes and tells
+        listen = _nobody
+    with group.together():
+        encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
+        if isinstance(task, FilteringTask) and (left_out := task.filtered(splits)):
+            listen(Filtered(left_out))
+        if isinstance(task, WarningTask) and (doubts := task.warnings(splits)):
+            listen(Doubted(doubts))
+        devices = Devices(device, precision=recipe.train.precision, group=group)
+        torch.manual_seed(recipe.seed)
+        module = task.build(recipe.model).to(devices.device)
+        snapshot = start_at if isinstance(start_at, Snapshot) else None
+        if isinstance(start_at, Source):
+            facts = start_from(start_at, task, module)
+            meta["init_from"] = [list(fact) for fact in facts]
+            listen(Transferred(facts))
     valid = (encoded["valid"], splits["valid"])
     events = fit(
         task, module, encoded["train"], valid, recipe.train, devices=devices, seed=recipe.seed, resume=snapshot
     )
     log: MetricsLog | None = None
     held = ExitStack()
-    last = folder / "checkpoints" / "last"
+    caught = held.enter_context(signals())
     every = recipe.train.checkpoint_every
     try:
         for event in events:
             if isinstance(event, Started):
                 if run is None:
                     meta["parameters"] = event.parameters
-                    run = runs.create(folder, recipe, task, module, event.snapshot(), meta)
-                    held.enter_context(locked(folder))
+                    begin = event.snapshot()
+                    run = Run(folder, recipe, task, meta)
+                    if group.first:
+                        run = runs.create(folder, recipe, task, module, begin, meta)
+                        held.enter_context(locked(folder))
                 at = (event.step, event.epoch) if snapshot else None
-                log = MetricsLog(folder, resumed_at=at, tensorboard=tensorboard)
-            elif isinstance(event, Evaluated) and event.best:
+                log = MetricsLog(folder, resumed_at=at, tensorboard=tensorboard) if group.first else None
+            elif isinstance(event, Evaluated) and event.best and group.first:
                 about = {"step": str(event.step), task.goal.key: repr(event.best_score)}
                 runs.save_weights(folder, module, about)
-            assert run is not None and log is not None
+            assert run is not None
             _record(log, event)
             if isinstance(event, EpochEnded) or (isinstance(event, Stepped) and every and event.step % every == 0):
-                save_checkpoint(last, event.snapshot())
+                _keep(folder, event, group)
             listen(event)
-            if caught and isinstance(event, Stepped | EpochEnded):
-                save_checkpoint(last, event.snapshot())
-                raise Interrupted(folder, caught[0])
+            if isinstance(event, Stepped | EpochEnded) and (number := group.largest(caught[0] if caught else 0)):
+                _keep(folder, event, group)
+                group.wait()  # a process that ends has its launcher end the others, which may still be writing
+                raise Interrupted(folder, number)
             if isinstance(event, Finished):
                 _finish(run, recipe, task, module, splits, encoded, devices, event, log)
     except DataError as error:
         with placing(recipe.data, "train"):
             raise error
+    except Lost as error:
+        advice = f"; go on from the last checkpoint with: seqtext train --resume {folder}" if run is not None else ""
+        raise Lost(f"{folder}: {error}{advice}") from None
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}"
@@ -241,6 +286,17 @@ def _train(
     return run
 
 
+def _nobody(event: Any) -> None:
+    """The listener of a process other than the first."""
+
+
+def _keep(folder: Path, event: Stepped | EpochEnded, group: Processes) -> None:
+    """Save a checkpoint, which all processes give their part of and the first one writes."""
+    snapshot = event.snapshot()
+    if group.first:
+        save_checkpoint(folder / "checkpoints" / "last", snapshot)
+
+
 def _finish(
     run: Run,
     recipe: Recipe,
@@ -250,26 +306,34 @@ def _finish(
     encoded: Mapping[Split, Sized],
     devices: Devices,
     event: Finished,
-    log: MetricsLog,
+    log: MetricsLog | None,
 ) -> None:
     """Score the best weights on what is held out and file the result."""
-    about = runs.load_weights(run.folder, module)
+    group = devices.group
+    about = group.tell(runs.load_weights(run.folder, module) if group.first else None)
+    group.share(list(module.state_dict().values()))
     scores = {}
     held_out: tuple[Split, ...] = ("valid", "test")
     for split in held_out:
         if split in splits:
-            batches = task.batches(encoded[split], tokens=recipe.train.eval_batch_tokens)
-            with devices.autocast():
-                predictions = predict_all(task, module, encoded[split], batches, devices.device)
-            scores[split] = task.score(predictions, splits[split])
+            predictions = devices.predict(task, module, encoded[split], tokens=recipe.train.eval_batch_tokens)
+            scores[split] = group.tell(task.score(predictions, splits[split]) if group.first else None)
+            if log is None:
+                continue
             log.write(f"final.{split}", {"step": int(about["step"]), **scores[split]})
             if split == "valid":
                 lines = (task.record(*pair) for pair in zip(splits[split], predictions))
                 write_json_lines(run.folder / "predictions.valid.jsonl", lines)
-    runs.write_meta(run, step=int(about["step"]), scores=scores, finished=event.reason, epochs=event.epoch)
+    facts = {"step": int(about["step"]), "scores": scores, "finished": event.reason, "epochs": event.epoch}
+    if group.first:
+        runs.write_meta(run, **facts)
+    run.meta.update(facts)
+    group.wait()  # whoever ends first, the run is whole
 
 
-def _record(log: MetricsLog, event: Event) -> None:
+def _record(log: MetricsLog | None, event: Event) -> None:
+    if log is None:
+        return
     if isinstance(event, Stepped) and event.loss is not None:
         values = {"step": event.step, "epoch": event.epoch, "loss": event.loss, "lr": event.lr}
         log.write("train", values | {"grad_norm": event.grad_norm})

@@ -20,6 +20,7 @@ from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
 from seqtext.errors import InputError
+from seqtext.training.processes import is_first, leave, several, tells
 
 
 class Commands(TyperGroup):
@@ -79,15 +80,39 @@ app.command()(check)
 
 
 def main() -> None:
-    """Run the command line: 0 for success, 2 for bad input, 128 + the signal's number for an interruption."""
+    """Run the command line: 0 for success, 2 for bad input, 128 + the signal's number for an interruption.
+
+    Of several processes, the first that has a message says it.
+    """
+    if several():
+        # Torch warns that its search for parameters without a gradient has not found any.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        app(prog_name="seqtext")
+        status = _run()
     except InputError as error:
-        print(f"seqtext: {error}", file=sys.stderr)
+        if tells(error):
+            print(f"seqtext: {error}", file=sys.stderr)
         number = getattr(error, "signal", None)
-        sys.exit(128 + number if number else 2)
+        status = 128 + number if number else 2
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        status = 128 + signal.SIGINT
+    leave(status)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """The exit status of the command."""
+    try:
+        # What is wrong with the command line is the same for all processes.
+        return int(app(prog_name="seqtext", standalone_mode=is_first()) or 0)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        return int(end.code or 0)
+    except Exception as error:
+        if is_first() or not hasattr(error, "exit_code"):
+            raise
+        return int(error.exit_code)
 
 
 def command() -> None:

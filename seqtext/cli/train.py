@@ -63,6 +63,7 @@ def train(
     from seqtext import api
     from seqtext.cli.progress import Display
     from seqtext.errors import InputError
+    from seqtext.training.processes import is_first
 
     changes = list(overrides or [])
     if resume is not None and recipe is not None and "=" in recipe:
@@ -89,7 +90,8 @@ def train(
                 listen=display,
             )
             display.close()
-            _show_series(result, as_json)
+            if is_first():
+                _show_series(result, as_json)
             return
         run = api.train(
             recipe,
@@ -102,6 +104,8 @@ def train(
             tensorboard=tensorboard,
             listen=display,
         )
+    if not is_first():
+        return
     key = run.task.goal.key
     if as_json:
         typer.echo(json.dumps({"run": str(run.folder), "step": run.meta["step"], "scores": run.meta["scores"]}))

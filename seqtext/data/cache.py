@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtext.data.text import open_bytes
 from seqtext.errors import DataError
+from seqtext.files import one_at_a_time
 
 if TYPE_CHECKING:
     import datasets
@@ -80,7 +81,12 @@ def cached(
     path = cache_folder() / f"{kind}-{key}.arrow"
     facts = _read_facts(path)
     if facts is None:
-        facts = _write(path, schema, build)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(path.with_name(f".{path.name}.lock")):  # several processes of a training come here at once
+            facts = _read_facts(path)
+            if facts is None:
+                facts = _write(path, schema, build)
     package = quiet_datasets()
     dataset = package.Dataset.from_file(str(path), info=package.DatasetInfo(description=about))
     # The library's own fingerprint is of the file's path and time; ours is of what the data is.

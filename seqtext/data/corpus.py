@@ -193,7 +193,8 @@ def _open_part(data: CorpusData, split: Split, parts: tuple[Split, ...]) -> Corp
     first = sum(sizes[other] for other in parts[: parts.index(split)])
     dataset = whole.select(range(first, first + sizes[split]))
     dataset._fingerprint = key = fingerprint([], {"whole": facts.fingerprint, "first": first, "size": sizes[split]})
-    characters = pc.sum(pc.utf8_length(dataset.data.column("text"))).as_py() + sizes[split]
+    chunks = dataset.data.column("text").chunks  # each by itself, for the lengths of all lines may not fit in memory
+    characters = sum(pc.sum(pc.utf8_length(chunk)).as_py() or 0 for chunk in chunks) + sizes[split]
     # What the training part shows, as a reader of that part alone would find.
     tokenized = is_pretokenized(data, whole.select(range(min(sizes["train"], LOOKED_AT))))
     facts = facts._replace(lines=sizes[split], characters=characters, pretokenized=tokenized, fingerprint=key)

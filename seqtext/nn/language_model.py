@@ -116,9 +116,9 @@ class LanguageModel(nn.Module):
         count = (targets >= 0).sum()
         total = self.softmax.loss(hidden.outputs.flatten(0, 1), targets.flatten())
         if self.alpha:
-            total = total + count * self.alpha * hidden.dropped.float().square().mean()
+            total = total + count * self.alpha * _mean_square(hidden.dropped)
         if self.beta and hidden.states.size(1) > 1:
-            total = total + count * self.beta * hidden.states.float().diff(dim=1).square().mean()
+            total = total + count * self.beta * _mean_square(hidden.states.diff(dim=1))
         return total, count
 
     def nll(self, hidden: Hidden, targets: Tensor) -> Tensor:
@@ -132,3 +132,8 @@ class LanguageModel(nn.Module):
             return table
         keep = 1.0 - self.embedding_dropout
         return table * torch.rand(table.size(0), 1, device=table.device).lt_(keep).div_(keep)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """() float32; of nothing it is 0: a process may have no stream of a window."""
+    return x.float().square().sum() / max(1, x.numel())

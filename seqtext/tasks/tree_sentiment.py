@@ -222,8 +222,6 @@ class TreeSentiment:
             cost, words = module.parser.loss(x if module.parser.tune else x.detach(), batch.lengths, batch.gold)
             total = total + weights.parser * cost
             count = count if self.names and (weights.root or weights.nodes) else words
-        if len(batch.rows):  # but maybe without a label that counts: 0 is divided by the count then, and not to be NaN
-            count = torch.where(count > 0, count, 1)
         return Loss(total, count)
 
     def predict(self, module: TreeClassifier, batch: Batch, carry: Any = None) -> Predicted:

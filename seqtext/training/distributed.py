@@ -1,16 +1,19 @@
-"""Where training runs: the device, the number format and the processes, by `accelerate`."""
+"""Where training runs: the device, the number format, and the loss and the predictions of all processes together."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import warnings
+from collections.abc import Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqtext.errors import DeviceError
+from seqtext.task import Loss, Task, predict_all
 from seqtext.training.precision import resolve
+from seqtext.training.processes import ALONE, Processes, watched
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,34 +36,35 @@ def resolve_device(name: str) -> torch.device:
 
 
 class Devices:
-    """Device placement, autocast and the sums over processes that the loop needs."""
+    """Device placement, autocast, and what the loop needs of the other processes."""
 
-    def __init__(self, device: torch.device, *, precision: str = "float32") -> None:
-        if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)
-        self.device, self.precision = device, precision
-        if chosen := resolve(precision, device):
+    def __init__(self, device: torch.device, *, precision: str = "float32", group: Processes = ALONE) -> None:
+        self.device, self.precision, self.group = group.placed(device), precision, group
+        if chosen := resolve(precision, self.device):
             self.precision = chosen.precision
-        self.rank, self.world = 0, 1
-        self.accelerator: Any = None
-        # An Accelerator is one for the whole process: a second training there could not have another device. So
-        # there is none where torchrun has not started several processes. It casts nothing: `autocast` does.
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import Accelerator
+        self.rank, self.world = group.rank, group.world
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
-            self.accelerator = Accelerator(cpu=device.type == "cpu")
-            self.device = self.accelerator.device
-            self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+    def losses(self, task: Task, module: nn.Module) -> nn.Module:
+        """What computes the loss of a batch from its carry; over several processes, backward sums the gradients up.
 
-    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The module wrapped for several processes where there are several; one process changes nothing."""
+        The weights become those of the first process.
+        """
+        losses = Losses(task, module)
         if self.world == 1:
-            return module, optimizer
-        return self.accelerator.prepare(module), optimizer
+            return losses
+        # No device_ids: they would have it move the lengths of a batch too, which stay on the CPU. A batch need not
+        # reach every parameter: it may be empty on this process, or without what one is for, or one may be frozen.
+        with watched(self.group), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers is going to have another name
+            return nn.parallel.DistributedDataParallel(
+                losses, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
-    def bare(self, module: nn.Module) -> nn.Module:
-        """The module without a wrapper."""
-        return self.accelerator.unwrap_model(module) if self.world > 1 else module
+    def unsummed(self, losses: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """The context of batches whose gradients are added to on this process before they are summed over all."""
+        return losses.no_sync() if isinstance(losses, nn.parallel.DistributedDataParallel) else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of forward passes: bf16 where the recipe asks for it."""
@@ -69,12 +73,41 @@ class Devices:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def backward(self, loss: Tensor) -> None:
-        if self.world == 1:
+        with watched(self.group):
             loss.backward()
-        else:
-            self.accelerator.backward(loss)
 
-    def sum(self, value: Any) -> Tensor:
-        """The sum of a tensor () over all processes."""
-        value = torch.as_tensor(value)
-        return value if self.world == 1 else self.accelerator.reduce(value.to(self.device), "sum")
+    def predict(self, task: Task, module: nn.Module, encoded: Sized, *, tokens: int) -> list[Any]:
+        """Predictions for every example, each process having made its share; in the first one, elsewhere none."""
+        batches = task.batches(encoded, tokens=tokens, rank=self.rank, world=self.world)
+        with self.autocast():
+            found = predict_all(task, module, encoded, batches, self.device)
+        if self.world == 1:
+            return found
+        shares = self.group.gather({row: each for row, each in enumerate(found) if each is not None})
+        for share in shares[1:]:
+            for row, each in share.items():
+                found[row] = each if found[row] is None else found[row] + each
+        return found if shares else []
+
+
+class Losses(nn.Module):
+    """The loss of a batch as a module's forward pass, which is what torch can distribute."""
+
+    def __init__(self, task: Task, module: nn.Module) -> None:
+        super().__init__()
+        self.task, self.module = task, module
+
+    def forward(self, batch: Any, carry: Any) -> Loss:
+        loss = self.task.loss(self.module, batch, carry)
+        return loss._replace(carry=detached(loss.carry))
+
+
+def detached(carry: Any) -> Any:
+    """A carry without its graph: a tensor, None, or tuples of them, as a resumed run will have it."""
+    if isinstance(carry, Tensor):
+        return carry.detach()
+    if isinstance(carry, list | tuple):
+        return tuple(detached(part) for part in carry)
+    if carry is not None:
+        raise TypeError(f"a carry is a tensor, None, or tuples of them, not {type(carry).__name__}")
+    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.task import Task, predict_all, to_device
+from seqtext.task import Loss, Task, to_device
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
 from seqtext.training.optim import Average, Layers, Schedule, build_optimizer
@@ -46,6 +47,7 @@ class Stepped:
     step: int
     epoch: int
     tokens: int
+    """Of the epoch so far; of several processes, so many times those of this one, which are not counted up."""
     lr: float
     loss: float | None
     grad_norm: float | None
@@ -105,7 +107,9 @@ def fit(
     """Train `module`, already on its device, on the encoded split `train`.
 
     `valid` is an encoded split and its dataset, scored after every epoch; without one the last weights are the best.
-    Batches of an epoch depend on `seed` and the epoch alone. Raises `NonFiniteLoss`.
+    Batches of an epoch depend on `seed` and the epoch alone. Of several processes each trains on its share of every
+    batch; all go through the same events, and take snapshots together. Predictions are in the first one's events only.
+    Raises `NonFiniteLoss`, and `Lost` where another process has ended.
     """
     progress, carry = Progress(), None
     layers = Layers(module, config)
@@ -117,14 +121,16 @@ def fit(
         config.schedule, lr=config.optimizer.lr, steps_per_epoch=steps_per_epoch, total_steps=total, goal=task.goal
     )
     average = Average(module, config, goal=task.goal)
-    module, optimizer = devices.prepare(module, optimizer)
-    window = Window(devices.device)
+    losses_of = devices.losses(task, module)
+    window = Window(devices.device, devices.group)
+    if devices.rank:  # each its own dropout
+        torch.manual_seed(_own_seed(seed, devices.rank, resume.values["step"] if resume else 0))
     if resume is not None:
-        progress, carry = restore(resume, devices.bare(module), optimizer, schedule, average, window, devices.device)
+        progress, carry = restore(resume, module, optimizer, schedule, average, window, devices)
 
     def snapshot() -> Snapshot:
         window.check(progress)  # weights that a bad loss has spoilt are no place to go on from
-        return take(devices.bare(module), optimizer, schedule, average, window, progress, carry)
+        return take(module, optimizer, schedule, average, window, progress, carry, devices.group)
 
     parameters = sum(parameter.numel() for parameter in module.parameters())
     device = str(devices.device)
@@ -135,7 +141,7 @@ def fit(
             reason = f"no better {task.goal.key} for {config.patience} epochs"
             break
         module.train()
-        frozen = _freeze(layers, progress.epoch, devices)
+        _freeze(layers, progress.epoch)
         tokens, began = 0, time.perf_counter()
         batches = iter(_epoch(task, train, config, seed, progress.epoch, devices))
         for _ in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
@@ -146,18 +152,17 @@ def fit(
         for group in _groups(batches, config.accumulate):
             optimizer.zero_grad(set_to_none=True)
             losses = []
-            for batch in group:
-                with devices.autocast():
-                    loss = task.loss(module, to_device(batch, devices.device), carry)
-                devices.backward(loss.total)
-                carry = _detached(loss.carry)
+            for number, batch in enumerate(group, start=1):
+                with nullcontext() if number == len(group) else devices.unsummed(losses_of):
+                    with devices.autocast():
+                        loss = losses_of(to_device(batch, devices.device), carry)
+                    devices.backward(loss.total)
+                carry = loss.carry
                 losses.append(loss)
                 tokens += int(batch.lengths.sum())
-            for parameter in frozen:
-                parameter.grad = None
-            count = devices.sum(sum(loss.count for loss in losses))
+            total_loss, count = _summed(losses, devices)
             norm = _divide_and_clip(module, count, config.clip, devices)
-            window.add(losses, norm, group)
+            window.add(total_loss, count, norm, group)
             rate = schedule.rate(progress.step)
             share = sum(loss.rate for loss in losses) / len(losses)
             for parameters_group in optimizer.param_groups:
@@ -171,23 +176,21 @@ def fit(
             yield Stepped(
                 progress.step,
                 progress.epoch + 1,
-                tokens,
+                tokens * devices.world,
                 rate,
                 mean[0] if mean else None,
                 mean[1] if mean else None,
                 snapshot,
             )
         window.close(progress)
+        tokens = int(devices.group.sum(torch.tensor(tokens)))
         seconds, epoch_loss = time.perf_counter() - began, progress.loss / max(1.0, progress.count)
         progress.epoch, progress.batch, progress.loss, progress.count = progress.epoch + 1, 0, 0.0, 0.0
         if valid is not None:
             encoded, dataset = valid
             average.swap()
-            bare = devices.bare(module)
-            cut = task.batches(encoded, tokens=config.eval_batch_tokens)
-            with devices.autocast():
-                predictions = predict_all(task, bare, encoded, cut, devices.device)
-            scores = task.score(predictions, dataset)
+            predictions = devices.predict(task, module, encoded, tokens=config.eval_batch_tokens)
+            scores = devices.group.tell(task.score(predictions, dataset) if devices.group.first else None)
             score = scores[task.goal.key]
             best = task.goal.better(score, progress.best)
             progress.best, progress.waited = (score, 0) if best else (progress.best, progress.waited + 1)
@@ -209,18 +212,16 @@ def _epoch(task: Task, train: Any, config: TrainConfig, seed: int, epoch: int, d
     return task.batches(train, tokens=config.batch_tokens, shuffle=generator, rank=devices.rank, world=devices.world)
 
 
-def _freeze(layers: Layers, epoch: int, devices: Devices) -> list[nn.Parameter]:
-    """Set which parameters have a gradient in this epoch; those that have one although they are not trained.
+def _own_seed(seed: int, rank: int, step: int) -> int:
+    """The seed of the dropout of a process other than the first, which goes on from the seed of the weights."""
+    return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
 
-    Several processes wait for the gradient of every parameter that had one at the start, so there none is left out.
-    """
-    frozen = layers.frozen(epoch)
-    if devices.world > 1:
-        return frozen
-    still = set(frozen)
+
+def _freeze(layers: Layers, epoch: int) -> None:
+    """Set which parameters have a gradient in this epoch."""
+    still = set(layers.frozen(epoch))
     for parameter in layers.all:
         parameter.requires_grad_(parameter not in still)
-    return []
 
 
 def _groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -234,25 +235,26 @@ def _groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
+def _summed(losses: list[Loss], devices: Devices) -> tuple[Tensor, Tensor]:
+    """The loss () and the number of targets () of a step's batches, over all processes."""
+    total = sum(loss.total.detach().float() for loss in losses)
+    count = sum(loss.count for loss in losses)
+    if devices.world == 1:
+        return total, count  # type: ignore[return-value]
+    both = torch.stack([torch.as_tensor(value).to(devices.device, torch.float64) for value in (total, count)])
+    total, count = devices.group.sum(both).unbind()
+    return total.float(), count
+
+
 def _divide_and_clip(module: nn.Module, count: Tensor, clip: float, devices: Devices) -> Tensor:
     """Turn summed gradients into the mean over targets and bound their norm; the norm before that, on the device.
 
     Both are one factor on the gradients, so they cost one pass, and nothing waits for the device.
     """
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    count = torch.where(count > 0, count, 1)  # without a target there is no gradient either, and 0 / 0 is NaN
     share = devices.world / count.to(gradients[0].device, gradients[0].dtype)  # DDP has already averaged over ranks
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True) * share
     factor = share * torch.clamp(clip / (norm + 1e-6), max=1.0) if clip else share
     torch._foreach_mul_(gradients, factor)
     return norm
-
-
-def _detached(carry: Any) -> Any:
-    """A carry without its graph: a tensor, None, or tuples of them, as a resumed run will have it."""
-    if isinstance(carry, Tensor):
-        return carry.detach()
-    if isinstance(carry, list | tuple):
-        return tuple(_detached(part) for part in carry)
-    if carry is not None:
-        raise TypeError(f"a carry is a tensor, None, or tuples of them, not {type(carry).__name__}")
-    return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqtext.errors import InputError
-from seqtext.task import Loss
+from seqtext.training.processes import ALONE, Elsewhere, Processes
 
 
 class NonFiniteLoss(InputError):
@@ -40,10 +40,10 @@ class Window:
 
     SIZE = 1000
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, group: Processes = ALONE) -> None:
         # A CPU has nothing to wait for, so there every step is looked at and a bad loss is caught before the update
         # after it; a GPU is asked only at reports.
-        self.device, self.every = device, device.type == "cpu"
+        self.device, self.every, self.group = device, device.type == "cpu", group
         self.totals: list[Tensor] = []
         self.counts: list[Tensor] = []
         self.norms: list[Tensor] = []
@@ -55,11 +55,12 @@ class Window:
             return True
         return self.every and not math.isfinite(float(self.totals[-1]) + float(self.norms[-1]))
 
-    def add(self, losses: list[Loss], norm: Tensor, group: list[Any]) -> None:
-        self.totals.append(sum(loss.total.detach().float() for loss in losses))  # type: ignore[arg-type]
-        self.counts.append(sum(loss.count for loss in losses))  # type: ignore[arg-type]
+    def add(self, total: Tensor, count: Tensor, norm: Tensor, batches: list[Any]) -> None:
+        """A step's loss () and number of targets () over all processes; and its batches on this one."""
+        self.totals.append(total)
+        self.counts.append(count)
         self.norms.append(norm)
-        self.rows.append([row for batch in group for row in batch.rows.tolist()])
+        self.rows.append([row for batch in batches for row in batch.rows.tolist()])
 
     def close(self, progress: Progress) -> tuple[float, float] | None:
         """Mean loss and the last gradient norm; the sums go to `progress` and the window begins anew."""
@@ -79,7 +80,9 @@ class Window:
         for i, (total, norm) in enumerate(zip(totals, norms)):
             if not (math.isfinite(total) and math.isfinite(norm)):
                 step = progress.step - len(totals) + i + 1
-                rows = [str(row + 1) for row in self.rows[i]]
+                rows = [str(row + 1) for share in self.group.gather(self.rows[i]) for row in share]
+                if not self.group.first:
+                    raise Elsewhere("the loss is not finite")
                 shown = ", ".join(rows[:10]) + (", ..." if len(rows) > 10 else "")
                 where = f" (training examples {shown}, counted from 1)" if rows else ""
                 what = "loss" if not math.isfinite(total) else "norm of the gradient"

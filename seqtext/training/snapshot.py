@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from seqtext.errors import RunError
+from seqtext.training.distributed import Devices
 from seqtext.training.optim import Average, Schedule
+from seqtext.training.processes import ALONE, Processes
 from seqtext.training.progress import Progress, Window
 
 
@@ -32,12 +34,17 @@ def take(
     window: Window,
     progress: Progress,
     carry: Any,
+    group: Processes = ALONE,
 ) -> Snapshot:
-    """The state of training between two steps; tensors are the live ones, not copies."""
+    """The state of training between two steps; tensors are the live ones, not copies.
+
+    Of several processes it is the state of all, and they take it together: a carry's rows are in the order that one
+    process would have them in, and each has a random state. Any number of processes can go on from it.
+    """
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.tensors().items()}
     tensors |= {f"window.{name}": value for name, value in window.tensors().items()}
-    tensors |= {f"carry.{i}": value for i, value in enumerate(_flat(carry))}
+    tensors |= {f"carry.{i}": group.whole(value) for i, value in enumerate(_flat(carry))}
     scalars: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -45,9 +52,9 @@ def take(
                 tensors[f"optimizer.{index}.{key}"] = value
             elif value is not None:
                 scalars[f"{index}.{key}"] = value
-    tensors["rng.cpu"] = torch.get_rng_state()
+    tensors |= {_of("rng.cpu", rank): state for rank, state in enumerate(group.each(torch.get_rng_state()))}
     if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        tensors |= {_of("rng.cuda", rank): state for rank, state in enumerate(group.each(torch.cuda.get_rng_state()))}
     values = {
         **vars(progress),
         "schedule": schedule.state(),
@@ -66,11 +73,11 @@ def restore(
     schedule: Schedule,
     average: Average,
     window: Window,
-    device: torch.device,
+    devices: Devices,
 ) -> tuple[Progress, Any]:
     """Put a snapshot back; the progress and the carry are returned. Raises `RunError` where it does not fit."""
     try:
-        return _restore(snapshot, module, optimizer, schedule, average, window, device)
+        return _restore(snapshot, module, optimizer, schedule, average, window, devices)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise RunError(f"{snapshot.place}: damaged, or not a checkpoint of this run: {reason}") from None
@@ -83,7 +90,7 @@ def _restore(
     schedule: Schedule,
     average: Average,
     window: Window,
-    device: torch.device,
+    devices: Devices,
 ) -> tuple[Progress, Any]:
     parts: dict[str, dict[str, Tensor]] = {
         name: {} for name in ("model", "average", "window", "carry", "optimizer", "rng")
@@ -101,12 +108,20 @@ def _restore(
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(parts["rng"]["cpu"].cpu())
-    if "cuda" in parts["rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["rng"]["cuda"].cpu())
-    flat = iter(parts["carry"][str(i)].to(device) for i in range(len(parts["carry"])))
+    states, rank = parts["rng"], devices.rank
+    if _of("cpu", rank) in states:  # a process more than there were keeps the seed it has
+        torch.set_rng_state(states[_of("cpu", rank)].cpu())
+    if _of("cuda", rank) in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[_of("cuda", rank)].cpu())
+    carried = [parts["carry"][str(i)] for i in range(len(parts["carry"]))]
+    flat = iter(devices.group.rows(tensor).to(devices.device, copy=True) for tensor in carried)
     progress = Progress(**{key: values[key] for key in vars(Progress())})
     return progress, _unflat(values["carry"], flat)
+
+
+def _of(name: str, rank: int) -> str:
+    """What a tensor of process number `rank` is called."""
+    return f"{name}.{rank}" if rank else name
 
 
 def _flat(carry: Any) -> list[Tensor]:

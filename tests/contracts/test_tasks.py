@@ -23,8 +23,7 @@ from seqtext.recipe import Recipe
 from seqtext.task import predict_all, to_device
 from seqtext.tasks import TASKS
 from seqtext.training.config import TrainConfig
-from seqtext.training.distributed import Devices
-from seqtext.training.loop import _detached as detached
+from seqtext.training.distributed import Devices, detached
 from seqtext.training.loop import fit
 
 CPU = torch.device("cpu")

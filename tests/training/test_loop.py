@@ -132,6 +132,14 @@ def test_a_finite_loss_with_a_gradient_that_is_not_stops_too():
         list(training(task, model(), TrainConfig(epochs=1, batch_tokens=3, clip=0.0), train=points(6)))
 
 
+def test_a_step_without_a_target_changes_nothing_and_is_no_nan():
+    task, module = Toy(), nn.Linear(3, 1)
+    task.loss = lambda module, batch, carry: Loss(0.0 * module(batch.x).sum(), torch.tensor(0))
+    before = module.weight.detach().clone()
+    list(training(task, module, TrainConfig(epochs=1, batch_tokens=3, optimizer=Sgd()), train=points(6)))
+    assert torch.equal(module.weight, before)
+
+
 def test_weights_that_diverge_stop_before_anything_is_saved():
     config = TrainConfig(epochs=50, batch_tokens=5, clip=0.0, optimizer=Sgd(lr=1e6))
     module = nn.Linear(3, 1)
@@ -147,7 +155,7 @@ def test_a_bad_loss_that_no_report_has_seen_yet_makes_no_checkpoint():
     window.every = False  # as on a GPU, which is not asked at every step
     for total in (1.0, float("inf"), 1.0):
         batch = next(Toy().batches(points(2), tokens=2))
-        window.add([Loss(torch.tensor(total), torch.tensor(2))], torch.tensor(1.0), [batch])
+        window.add(torch.tensor(total), torch.tensor(2), torch.tensor(1.0), [batch])
         assert not window.full
     with pytest.raises(NonFiniteLoss, match="the loss is inf at step 9 "):
         window.check(Progress(step=10))
