@@ -2,13 +2,14 @@
 
     python scripts/soak.py [TASK ...] [--cycles 500] [--fresh 20] [--seed 1] [--json FILE] [--scratch DIR]
 
-A cycle is a training (`seqtext train`, or `--resume` where a run stands already) that is killed with SIGKILL at a moment
-drawn evenly over the time that a whole one takes; one that ends before its moment is no cycle, its run is compared
-and another begun. Cycles are shared out evenly between the tasks. After every kill the last checkpoint must load and
-be no older than the one before, and the weights must be finite. A run that ends must equal one that nothing
-interrupted: weights and checkpoint bit for bit, metrics without a step missing or doubled, predictions, facts,
-recipe, and no file left over, in the run or beside it. A fifth of the runs start with an empty data cache; a
-quarter of those that ended are resumed and killed once more.
+A cycle is a training (`seqtext train`, or `--resume` where a run stands already) that is killed with SIGKILL: half of
+them at a moment drawn evenly over the time that a whole one takes, half within milliseconds of the beginning of a phase
+that is drawn instead, since what writes files is soon over. One that ends before its moment is no cycle: its run is
+compared and another begun. Cycles are shared out evenly between the tasks. After every kill the last checkpoint must
+load and be no older than the one before, and the weights must be finite. A run that ends must equal one that nothing
+interrupted: weights and checkpoint bit for bit, metrics without a step missing or doubled, predictions, facts, recipe,
+and no file left over, in the run or beside it. A fifth of the runs start with an empty data cache; a quarter of those
+that ended are resumed and killed once more.
 
 Starting Python and torch takes longer than these trainings do. So all but --fresh of the cycles are processes forked
 from one that has imported everything and computed nothing; they run the command line itself
@@ -19,74 +20,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import os
 import random
-import select
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tiny
+from killed import PHASES, Fault, Moment, Place, in_a_copy, train, warm_up
 
 from seqtext.tasks import TASKS
 
-PHASES = (
-    "starting up",
-    "reading the data",
-    "preparing",
-    "making the run",
-    "training steps",
-    "evaluating",
-    "saving weights",
-    "saving a checkpoint",
-    "scoring at the end",
-    "a fresh process",
-)
-COLD, AGAIN = 0.2, 0.25
-"""Shares of runs that start without a data cache, and of ended runs that are resumed and killed."""
+AIMED_AT = (*PHASES[1:4], *PHASES[5:9])
+AIMED, COLD, AGAIN = 0.5, 0.2, 0.25
+"""Shares of kills at a phase, of runs that start without a data cache, and of ended runs resumed and killed again."""
+CLOSE = 0.008
+"""Seconds from the beginning of a phase in which an aimed kill comes."""
 SAME = ("checkpoints/last/state.json", "predictions.valid.jsonl", "recipe.toml")
 CLOCK = ("seconds", "tokens_per_second")
-
-
-class Fault(Exception):
-    """What a run shows that it must not."""
-
-
-class Place(NamedTuple):
-    """Where a task's trainings are."""
-
-    task: str
-    scratch: Path
-
-    @property
-    def run(self) -> Path:
-        return self.scratch / "runs" / "run"
-
-    @property
-    def reference(self) -> Path:
-        return self.scratch / "reference"
-
-    @property
-    def log(self) -> Path:
-        return self.scratch / "output.txt"
-
-    def words(self, folder: Path) -> list[str]:
-        """The command line that goes on with `folder`, or begins it."""
-        if folder.exists():
-            return ["train", "--resume", str(folder), "--device", "cpu"]
-        data = ["--data", str(self.scratch / "corpus"), "--out", str(folder)]
-        return ["train", self.task, *tiny.overrides(self.task), *data, "--device", "cpu"]
 
 
 def main() -> None:
@@ -132,32 +90,12 @@ def soak(tasks: Sequence[str], cycles: int, fresh: int, seed: int, scratch: Path
 
 def show(name: str, figures: Mapping[str, Any]) -> None:
     faults = figures["faults"]
-    print(f"{name}: {figures['cycles']} kills in {figures['seconds']} s; {figures['runs']} runs ended and were compared")
+    kills, runs = (figures[key] for key in ("cycles", "runs"))
+    print(f"{name}: {kills} kills in {figures['seconds']} s; {runs} runs ended and were compared")
     for phase in PHASES:
         if phase in figures["phases"]:
             print(f"  killed while {phase:<20} {figures['phases'][phase]:>4}")
     print(f"  differences and losses: {len(faults)}", *faults, sep="\n    ", flush=True)
-
-
-def warm_up() -> None:
-    """Import what a training imports, so that forked processes need not; compute nothing and start no threads."""
-    import datasets  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import sacrebleu  # noqa: F401
-    import torch
-    import torch._dynamo  # noqa: F401  # which optimizers import at their first step
-
-    import seqtext.api
-    import seqtext.cli.app
-    import seqtext.cli.progress  # noqa: F401
-    from seqtext.data.tokenizer import split_words
-
-    split_words("Words.")
-    torch.set_num_threads(1)
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    others = [name for name in threads[1:] if not name.startswith("jemalloc")]  # Arrow's, which only tidies up
-    if others:
-        raise SystemExit(f"soak.py: threads before the first fork, which the copies would lack: {', '.join(others)}")
 
 
 def one_task(place: Place, cycles: int, fresh: int, chance: random.Random) -> dict[str, Any]:
@@ -187,7 +125,7 @@ def one_task(place: Place, cycles: int, fresh: int, chance: random.Random) -> di
         start = chance.random() < (fresh - phases[PHASES[-1]]) / (cycles - killed)
         began_one, resumed = time.perf_counter(), place.run.exists()
         try:
-            status, phase = train(place, start, after=chance.uniform(0.0, statistics.median(took[start][-5:])))
+            status, phase = train(place, start, draw(chance, statistics.median(took[start][-5:]), aimed=not start))
             if status == -signal.SIGKILL:
                 killed += 1
                 phases[phase] += 1
@@ -209,122 +147,16 @@ def one_task(place: Place, cycles: int, fresh: int, chance: random.Random) -> di
     return {"cycles": killed, "runs": runs, "faults": faults, "phases": dict(phases), "seconds": seconds, **times}
 
 
+def draw(chance: random.Random, seconds: float, *, aimed: bool) -> Moment:
+    """A moment of a training that takes so many seconds."""
+    if aimed and chance.random() < AIMED:
+        return Moment(chance.uniform(0.0, CLOSE), chance.choice(AIMED_AT), chance.choice((1, 1, 2, 3)))
+    return Moment(chance.uniform(0.0, seconds))
+
+
 def ended(status: int, place: Place) -> None:
     if status:
         raise Fault(f"exit status {status}: {place.log.read_text(encoding='utf-8', errors='replace').strip()}")
-
-
-# Processes
-
-
-def train(place: Place, fresh: bool, *, after: float | None = None) -> tuple[int, str]:
-    """Train until the end, or for `after` seconds and then kill: exit status, negative for a signal, and the phase."""
-    words = place.words(place.run)
-    os.environ["SEQTEXT_CACHE"] = str(place.scratch / "cache")
-    phase = mmap.mmap(-1, 1)
-    with place.log.open("wb") as log:
-        if fresh:
-            command = [sys.executable, "-m", "seqtext", *words]
-            number = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
-        else:
-            number = fork(lambda: command_line(words, log.fileno(), phase))
-        handle = os.pidfd_open(number)
-        if after is not None and not select.select([handle], [], [], after)[0]:
-            os.kill(number, signal.SIGKILL)
-        os.close(handle)
-        status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
-    return status, PHASES[-1] if fresh else PHASES[phase[0]]
-
-
-def fork(work: Callable[[], int]) -> int:
-    """The process id of a copy of this process that does `work` and ends with its result as exit status."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if number := os.fork():
-        return number
-    status = 70
-    try:
-        status = work()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def command_line(words: Sequence[str], output: int, phase: mmap.mmap) -> int:
-    """`seqtext` with these words, in this process, telling its phase."""
-    from seqtext.cli.app import main
-
-    for number in (1, 2):
-        os.dup2(output, number)
-    tell(phase)
-    sys.argv = ["seqtext", *words]
-    try:
-        main()
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def tell(phase: mmap.mmap) -> None:
-    """Have the parts of a training say, in a byte of shared memory, that they are under way."""
-    from seqtext import run, session
-    from seqtext.training import loop
-
-    def telling(module: Any, name: str, what: str) -> None:
-        work, number = getattr(module, name), PHASES.index(what)
-
-        def told(*given: Any, **options: Any) -> Any:
-            before, phase[0] = phase[0], number
-            try:
-                return work(*given, **options)
-            finally:
-                phase[0] = before
-
-        setattr(module, name, told)
-
-    telling(session, "read_splits", "reading the data")
-    telling(session, "_train", "preparing")
-    telling(run, "create", "making the run")
-    telling(session, "_record", "training steps")
-    telling(loop, "predict_all", "evaluating")
-    telling(run, "save_weights", "saving weights")
-    telling(session, "save_checkpoint", "saving a checkpoint")
-    telling(session, "_finish", "scoring at the end")
-    made, number = session.MetricsLog, PHASES.index("training steps")
-
-    def opened(*given: Any, **options: Any) -> Any:
-        phase[0] = number  # from here on, all that is nothing else
-        return made(*given, **options)
-
-    session.MetricsLog = opened  # type: ignore[assignment, misc]
-
-
-def in_a_copy(work: Callable[[], int | None]) -> int:
-    """What `work` gives, done in a copy of this process, which stays as it was. Raises the `Fault` that it raises."""
-    reading, writing = os.pipe()
-
-    def answer() -> int:
-        try:
-            told = json.dumps({"value": work()})
-        except Fault as fault:
-            told = json.dumps({"fault": str(fault)})
-        except Exception:
-            told = json.dumps({"fault": traceback.format_exc()})
-        return os.write(writing, told.encode()[:60_000]) < 0
-
-    number = fork(answer)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        told = json.loads(pipe.read())
-    os.waitpid(number, 0)
-    if "fault" in told:
-        raise Fault(told["fault"])
-    return told["value"] or 0
 
 
 # What must hold

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,28 +62,50 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def settle(path: Path) -> None:
+    """Finish what a kill in the middle of `replacing` a folder left: it stands under `path`, with no old one beside."""
+    if path.exists():
+        shutil.rmtree(old_name(path), ignore_errors=True)
+    elif old_name(path).exists():
+        old_name(path).rename(path)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the folders that kills left unfinished beside `path`, where they would have become it.
+
+    Those that a process still writes stay, as it holds them by `locked`: all of them where there are no locks. So do,
+    for a minute, empty ones, which may be about to be held.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(RunError, OSError), locked(left) as held:
+            if held and (any(left.iterdir()) or time.time() - left.stat().st_mtime > 60):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[bool]:
     """Hold a folder against other processes that ask for it by this; a process that ends, by a kill too, lets it go.
 
-    Raises `RunError` where another process holds it. A system or file system without such locks holds nothing.
+    Raises `RunError` where another process holds it. A system or file system without such locks holds nothing, and
+    False says so.
     """
     try:
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):
-        yield
+        yield False
         return
+    held = True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise RunError(f"{folder}: another process is training in this folder; wait for it, or stop it") from None
     except OSError:
-        pass
+        held = False
     try:
-        yield
+        yield held
     finally:
         os.close(handle)
 

@@ -17,7 +17,7 @@ from seqtext import recipe as recipes
 from seqtext import run as runs
 from seqtext.data.sources import MissingSplit, Split
 from seqtext.errors import ConfigError, DataError, InputError, RunError
-from seqtext.files import locked, sweep, write_json_lines, write_text
+from seqtext.files import locked, settle, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.task import FilteringTask, Task, WarningTask, predict_all
@@ -118,6 +118,7 @@ def resume(
             )
     with locked(folder), signals() as caught:
         snapshot = load_checkpoint(folder / "checkpoints" / "last")
+        settle(folder / "checkpoints" / "last")
         for place in (folder, folder / "checkpoints"):
             sweep(place)
         if recipe.train != run.recipe.train:
