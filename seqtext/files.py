@@ -7,9 +7,8 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,8 @@ def restored(path: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what kills left unfinished in `folder`; only where no other process writes to it."""
-    for path in folder.glob(".*.tmp"):
+    of_safetensors = ".tmp" + 6 * "[0-9A-Za-z]"  # which writes under another name by itself
+    for path in (*folder.glob(".*.tmp"), *folder.glob(of_safetensors)):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -73,13 +73,24 @@ def settle(path: Path) -> None:
 def sweep_beside(path: Path) -> None:
     """Remove the folders that kills left unfinished beside `path`, where they would have become it.
 
-    Those that a process still writes stay, as it holds them by `locked`: all of them where there are no locks. So do,
-    for a minute, empty ones, which may be about to be held.
+    Those that a process still writes stay, as it holds them (`make_held`); where there are no locks, all of them.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(RunError, OSError), locked(left) as held:
-            if held and (any(left.iterdir()) or time.time() - left.stat().st_mtime > 60):
+        with suppress(RunError), locked(left) as held:
+            if held:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def make_held(folder: Path, until: ExitStack) -> None:
+    """Make a folder and hold it by `locked`; once more where `sweep_beside` took it in between, as nobody held it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            until.enter_context(locked(folder))
+        except RunError:  # it is being swept away
+            continue
+        if folder.exists():
+            return
 
 
 @contextmanager
@@ -133,7 +144,7 @@ def read_json(path: Path, *, check: Callable[[Any], bool] = lambda value: isinst
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing; the run folder is not complete") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged, not the JSON that a run holds ({error})") from None
     if not check(value):
         raise RunError(f"{path}: damaged, its content is not what a run holds")

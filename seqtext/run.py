@@ -28,7 +28,7 @@ from torch import nn
 from seqtext import __version__
 from seqtext import recipe as recipes
 from seqtext.errors import ConfigError, RunError
-from seqtext.files import locked, read_json, replacing, sweep_beside, write_json
+from seqtext.files import make_held, read_json, replacing, sweep_beside, write_json
 from seqtext.recipe import Recipe
 from seqtext.task import Task
 from seqtext.training.checkpoint import save_checkpoint, save_tensors
@@ -74,8 +74,7 @@ def create(
     try:
         sweep_beside(folder)
         with ExitStack() as held, replacing(folder, new=True) as unfinished:
-            unfinished.mkdir()
-            held.enter_context(locked(unfinished))  # until it has its name: another process must not sweep it away
+            make_held(unfinished, held)
             (unfinished / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
             task.save(unfinished)
             save_weights(unfinished, module, {"step": "0"})
