@@ -20,7 +20,8 @@ from seqtext.config import parse
 
 
 def _text(rng: random.Random, seeds: Sequence[bytes]) -> str:
-    return damaged(seeds, rng).decode("utf-8", rng.choice(("replace", "surrogateescape")))
+    longest = 50_000 if rng.random() < 0.01 else 500
+    return damaged(seeds, rng).decode("utf-8", rng.choice(("replace", "surrogateescape")))[:longest]
 
 
 TEXTS = [

@@ -33,8 +33,8 @@ from seqtext.errors import RunError
 if TYPE_CHECKING:
     import tokenizers
 
-MEMO_SIZE = 1_000_000
-"""Words whose id is remembered: some 100 MB at worst, however long the stream of text."""
+MEMO_SIZE = 50_000
+"""Words whose id is remembered, nearly all that are met often: some 5 MB at worst, however long the stream of text."""
 NOT_SPACE = re.compile(r"\S+")
 
 
