@@ -184,7 +184,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         return "", text
     try:
         table = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, or thousands of digits or brackets
         return key, value
     return key, table["value"] if len(table) == 1 else value
 
@@ -205,7 +205,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [f"byte {error.start} is not UTF-8; a recipe is a UTF-8 TOML file"]) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(str(path), [f"not valid TOML: {error}"]) from None
 
 

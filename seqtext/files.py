@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,36 +54,69 @@ def restored(path: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what kills left unfinished in `folder`; only where no other process writes to it."""
-    for path in folder.glob(".*.tmp"):
+    of_safetensors = ".tmp" + 6 * "[0-9A-Za-z]"  # which writes under another name by itself
+    for path in (*folder.glob(".*.tmp"), *folder.glob(of_safetensors)):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
+def settle(path: Path) -> None:
+    """Finish what a kill in the middle of `replacing` a folder left: it stands under `path`, with no old one beside."""
+    if path.exists():
+        shutil.rmtree(old_name(path), ignore_errors=True)
+    elif old_name(path).exists():
+        old_name(path).rename(path)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the folders that kills left unfinished beside `path`, where they would have become it.
+
+    Those that a process still writes stay, as it holds them (`make_held`); where there are no locks, all of them.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(RunError), locked(left) as held:
+            if held:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def make_held(folder: Path, until: ExitStack) -> None:
+    """Make a folder and hold it by `locked`; once more where `sweep_beside` took it in between, as nobody held it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            until.enter_context(locked(folder))
+        except RunError:  # it is being swept away
+            continue
+        if folder.exists():
+            return
+
+
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold a folder against other processes that ask for it by this; a process that ends, by a kill too, lets it go.
 
     Where another process holds it, waits for that or raises `RunError`. A system or file system without such locks
-    holds nothing.
+    holds nothing, and False says so.
     """
     try:
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):
-        yield
+        yield False
         return
+    held = True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise RunError(f"{folder}: another process is training in this folder; wait for it, or stop it") from None
     except OSError:
-        pass
+        held = False
     try:
-        yield
+        yield held
     finally:
         os.close(handle)
 
@@ -133,7 +167,7 @@ def read_json(path: Path, *, check: Callable[[Any], bool] = lambda value: isinst
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing; the run folder is not complete") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged, not the JSON that a run holds ({error})") from None
     if not check(value):
         raise RunError(f"{path}: damaged, its content is not what a run holds")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from torch import nn
 from seqtext import __version__
 from seqtext import recipe as recipes
 from seqtext.errors import ConfigError, RunError
-from seqtext.files import read_json, replacing, write_json
+from seqtext.files import make_held, read_json, replacing, sweep_beside, write_json
 from seqtext.recipe import Recipe
 from seqtext.task import Task
 from seqtext.training.checkpoint import save_checkpoint, save_tensors
@@ -71,8 +72,9 @@ def create(
     meta = {"format": FORMAT, "task": recipe.task.name, "recipe": recipe.name, "seed": recipe.seed, **meta}
     meta |= {"versions": versions(), "step": 0, "scores": {}}
     try:
-        with replacing(folder, new=True) as unfinished:
-            unfinished.mkdir()
+        sweep_beside(folder)
+        with ExitStack() as held, replacing(folder, new=True) as unfinished:
+            make_held(unfinished, held)
             (unfinished / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
             task.save(unfinished)
             save_weights(unfinished, module, {"step": "0"})

@@ -18,7 +18,7 @@ from seqtext import recipe as recipes
 from seqtext import run as runs
 from seqtext.data.sources import MissingSplit, Split
 from seqtext.errors import ConfigError, DataError, InputError, RunError
-from seqtext.files import locked, sweep, write_json_lines, write_text
+from seqtext.files import locked, settle, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.task import FilteringTask, Task, WarningTask
@@ -119,6 +119,7 @@ def resume(
             snapshot = load_checkpoint(folder / "checkpoints" / "last")
         recipe, _ = settled(recipe, device, group=group)  # has been, but for one whose recipe was written by hand
         if group.first:
+            settle(folder / "checkpoints" / "last")
             for place in (folder, folder / "checkpoints"):
                 sweep(place)
             if recipe.train != run.recipe.train:

@@ -33,8 +33,8 @@ from seqtext.errors import RunError
 if TYPE_CHECKING:
     import tokenizers
 
-MEMO_SIZE = 1_000_000
-"""Words whose id is remembered: some 100 MB at worst, however long the stream of text."""
+MEMO_SIZE = 50_000
+"""Words whose id is remembered, nearly all that are met often: some 5 MB at worst, however long the stream of text."""
 NOT_SPACE = re.compile(r"\S+")
 
 
@@ -207,6 +207,8 @@ class Tokenizer:
         found = cls(library)
         if tuple(found._tokens[: len(SPECIALS)]) != SPECIALS or not found.unit:
             raise RunError(f"{path}: not a tokenizer of seqtext: its first entries must be <pad> and <unk>")
+        if [found._vocabulary[token] for token in found._tokens] != list(range(found.size)):
+            raise RunError(f"{path}: damaged: its entries are not numbered from 0 to {found.size - 1}")
         return found
 
     def _need(self, unit: str) -> None:

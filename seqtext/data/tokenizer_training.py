@@ -40,7 +40,7 @@ class TokenizerConfig(Config):
     """Leave out words or characters rarer than this; for BPE, pairs rarer than this are not merged."""
     max_size: int | None = None
     """Keep at most this many entries, the special ones included: the most frequent. Required for bpe and for unigram,
-    which keeps every character of its training text whatever the number."""
+    which keeps every character of its training text and refuses a number too small for that."""
     byte_fallback: bool = False
     """For bpe and unigram: write a character that has no entry as its UTF-8 bytes, <0x00> to <0xFF>, so that no text is
     unknown and decoding gives any text back. The 256 entries count towards max_size."""
@@ -138,7 +138,13 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
     library.normalizer = normalizers.Sequence([*spaces, *_normalisers(config)])
     library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     library.decoder = decoders.Metaspace()
-    library.train_from_iterator(texts, trainer)
+    try:
+        library.train_from_iterator(texts, trainer)
+    except Exception as error:  # the library raises nothing narrower
+        if "vocabulary is not large enough" not in str(error):
+            raise
+        given = f"max_size = {config.max_size} of the unit 'unigram' is too small for the characters of the text"
+        raise DataError(f"{given}, each of which needs an entry: set data.tokenizer.max_size to more") from None
     if config.unit == "unigram":
         _settle(library, specials, byte_fallback=config.byte_fallback)
     elif config.byte_fallback:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -25,6 +24,11 @@ BLOCK_SIZE = 1 << 22
 """Bytes read at once."""
 LONGEST_LINE = 1 << 20
 """Bytes; a longer line or word means that the file holds something else."""
+MOST_VALUES = 100_000
+"""Of a vector; a first line that says more means the same."""
+MOST_DIGITS = 15
+"""Of the numbers of a first line."""
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Block(NamedTuple):
@@ -63,6 +67,12 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
         if len(header) != 2 or not all(field.isdigit() for field in header):
             yield from _read_text(path, file, first, dim=0, line=1)
             return
+        if max(map(len, header)) > MOST_DIGITS or int(header[1]) > MOST_VALUES:
+            shown = first[:60].decode("ascii").strip()
+            found = (
+                f"the first line says {shown!r}, which is no count of words and of at most {MOST_VALUES:,} values each"
+            )
+            raise DataError(found, path=path, line=1)
         count, dim = map(int, header)
         if count == 0 or dim == 0:
             raise DataError("no word vectors: the first line says so", path=path, line=1)
@@ -205,9 +215,9 @@ def _parse_line(line: bytes, layout: _Layout, number: int) -> tuple[str, list[fl
 
 
 def _number(field: bytes) -> float | None:
-    """The value of a field; None where it is not a finite number."""
+    """The value of a field; None where it is not a finite number, as float32 holds them."""
     try:
         value = float(field)
     except ValueError:
         return None
-    return value if isfinite(value) and b"_" not in field else None
+    return value if abs(value) <= LARGEST and b"_" not in field else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from seqtext.errors import RunError
@@ -92,6 +93,7 @@ def _restore(
     window: Window,
     devices: Devices,
 ) -> tuple[Progress, Any]:
+    _check(snapshot.values)
     parts: dict[str, dict[str, Tensor]] = {
         name: {} for name in ("model", "average", "window", "carry", "optimizer", "rng")
     }
@@ -107,6 +109,7 @@ def _restore(
     for key, value in [*parts["optimizer"].items(), *values["optimizer"].items()]:
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
+    _check_optimizer(state, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     states, rank = parts["rng"], devices.rank
     if _of("cpu", rank) in states:  # a process more than there were keeps the seed it has
@@ -122,6 +125,59 @@ def _restore(
 def _of(name: str, rank: int) -> str:
     """What a tensor of process number `rank` is called."""
     return f"{name}.{rank}" if rank else name
+
+
+class _Schedule(BaseModel, strict=True):
+    scale: float
+    best: float | None
+    waited: NonNegativeInt
+
+
+class _Average(BaseModel, strict=True):
+    count: NonNegativeInt
+    start: NonNegativeInt | None
+    scores: list[float]
+
+
+class _Values(BaseModel, strict=True):
+    """What the plain numbers of a checkpoint are, the optimizer's and the shape of the carry aside."""
+
+    step: NonNegativeInt
+    epoch: NonNegativeInt
+    batch: NonNegativeInt
+    best: float | None
+    waited: NonNegativeInt
+    loss: float
+    count: float
+    schedule: _Schedule
+    average: _Average
+    window: list[list[int]]
+    optimizer: dict[str, float | int | bool]
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Raises `KeyError` for a number that is missing, `ValueError` for one that is something else."""
+    try:
+        _Values.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise KeyError(place) from None
+        raise ValueError(f"{place}: {fault['msg']}, not {str(fault['input'])[:40]!r}") from None
+
+
+def _check_optimizer(state: dict[int, dict[str, Any]], optimizer: Any) -> None:
+    """Raises `ValueError` unless the state of each parameter is complete and of its shape."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = {name for values in state.values() for name in values}
+    for index, values in state.items():
+        if not 0 <= index < len(parameters) or values.keys() != names:
+            raise ValueError(f"optimizer.{index} is not the state of a parameter")
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape not in (torch.Size(), parameters[index].shape):
+                found, expected = (list(tensor.shape) for tensor in (value, parameters[index]))
+                raise ValueError(f"optimizer.{index}.{name} is of the shape {found}, the parameter of {expected}")
 
 
 def _flat(carry: Any) -> list[Tensor]:

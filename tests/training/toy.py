@@ -51,6 +51,7 @@ class Toy:
     """Weighted least squares. A batch of `tokens` has as many points; `scores` are scripted where they are given."""
 
     name: ClassVar[str] = "toy"
+    carries: ClassVar[bool] = False
 
     def __init__(self, *, goal: Goal = Goal("score", "max"), scores: Sequence[float] = ()) -> None:  # noqa: B008
         self.goal, self.scores = goal, list(scores)
