@@ -196,6 +196,8 @@ def evaluate(
     if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
+    if how.dynamic:
+        model.run.check_trainable()
     settings, dataset = _read(model, data, split, overrides)
     doubts: list[str] = []
     own = data is None and not overrides

@@ -144,26 +144,32 @@ def load(
 
     Such runs must have the same vocabularies. How they search is what the first run's recipe says. The `precision`
     "bf16" halves weights and states of a translator, which is faster where the processor has such numbers; other
-    tasks predict in float32. Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
+    tasks predict in float32. An exported run computes as it was exported (`run.computing`). Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
     that cannot predict together.
     """
     where = resolve_device(device)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
-    opened, module = _open(run)
+    opened, module = _open(run, where)
+    members = [(opened, module), *(_open(other, where) for other in ensemble)]
+    if precision != "float32":
+        for one, _ in members:
+            if one.exported:
+                raise InputError(f"--precision {precision}: {one.folder} is an {one.exported} export and computes so")
     if ensemble:
-        module = _together(opened, module, [_open(other) for other in ensemble])
+        module = _together(opened, module, members[1:])
     if precision != "float32" and not isinstance(opened.task, TranslatingTask):
         raise InputError(f"{run}: a run of the task {opened.task.name}, which predicts in float32 only")
-    module = module.to(PRECISIONS[precision])
+    if precision != "float32":
+        module = module.to(PRECISIONS[precision])
     return Model(opened, module.to(where).eval(), where)
 
 
-def _open(run: str | Path) -> tuple[Run, nn.Module]:
+def _open(run: str | Path, device: torch.device) -> tuple[Run, nn.Module]:
     opened = runs.open_run(run)
     module = opened.task.build(opened.recipe.model)
     runs.load_weights(opened.folder, module)
-    return opened, module
+    return opened, runs.computing(opened, module, device)
 
 
 def _together(first: Run, module: nn.Module, others: Sequence[tuple[Run, nn.Module]]) -> nn.Module:

@@ -100,6 +100,7 @@ def resume(
     if tensorboard:
         check_tensorboard()
     run = runs.open_run(folder)
+    run.check_trainable()
     keys = list(overrides) if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     wrong = [key for key in keys if key not in RESUMABLE]
     if wrong:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqtext.config import Config
+from seqtext.nn.int8 import Int8Kernel
 from seqtext.nn.products import product, without_gradient
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
@@ -125,6 +126,8 @@ class Cell(nn.Module):
     def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D), h (B, H) -> W x + b and U h + c, (B, gates * H) each, without a gradient."""
         kernel = self.kernel
+        if isinstance(kernel, Int8Kernel):
+            return kernel.products(x, h)
         return product(x, kernel.weight_ih_l0, kernel.bias_ih_l0), product(h, kernel.weight_hh_l0, kernel.bias_hh_l0)
 
     def _weights(self) -> list[Tensor]:

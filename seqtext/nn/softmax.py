@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.int8 import Int8Linear
 from seqtext.nn.products import product
 
 CHUNK = 1 << 22
@@ -122,12 +123,10 @@ class Softmax(nn.Module):
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
-        hidden, weight = _as_autocast(hidden, self.weight)
-        rows = max(1, CHUNK // weight.size(0))
+        rows = max(1, CHUNK // len(self.bias))
         parts = []
         for part, chosen in zip(hidden.split(rows), targets.split(rows)):
-            logits = product(part, weight, self.bias.to(weight.dtype)).float()
-            chances = logits.log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
+            chances = self.logits(part).log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
             parts.append(chances.neg().masked_fill(chosen < 0, 0.0))
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -147,6 +146,19 @@ class Softmax(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
         return self.logits(hidden).log_softmax(1)
+
+
+class Int8Softmax(Softmax):
+    """The same for prediction, W being whole numbers of 8 bits."""
+
+    def __init__(self, softmax: Softmax) -> None:
+        nn.Module.__init__(self)
+        self.bias = softmax.bias
+        self.layer = Int8Linear(softmax.weight, softmax.bias, engine="onednn")
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (N, D) -> (N, V) float32."""
+        return self.layer(hidden)
 
 
 class Adaptive(nn.Module):
