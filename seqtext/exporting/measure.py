@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BULK, SINGLE = 512, 64
 """Texts that are predicted together, and one at a time, at most."""
-ROUNDS, SECONDS = 3, 6.0
+ROUNDS, SECONDS = 3, 2.0
 """Of each measurement: repeats of both models in turn, at least, and the time after which there are no more."""
 
 

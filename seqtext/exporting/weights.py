@@ -13,6 +13,7 @@ from seqtext.errors import InputError, RunError
 from seqtext.exporting.measure import Comparison, compare
 from seqtext.files import replacing, write_json
 from seqtext.model import load
+from seqtext.nn.int8 import SUPPORTED
 from seqtext.nn.quantized import in_float32, packed, parts, to_bf16
 from seqtext.run import EXPORTED_FORMAT, Run
 from seqtext.training.checkpoint import save_tensors
@@ -26,8 +27,10 @@ class Share(NamedTuple):
     kind: str
     numbers: int
     """How many there are."""
+    kept: str
+    """The number format of the file."""
     computed: str
-    """The number format that they compute in."""
+    """That which they compute in."""
 
 
 class Exported(NamedTuple):
@@ -101,16 +104,17 @@ def export_weights(run: str | Path, out: str | Path, *, weights: Weights) -> Exp
 def _shares(module: nn.Module, weights: Weights) -> list[Share]:
     """The kinds of weights in a module in float32, and what each will compute in."""
     total = sum(parameter.numel() for parameter in module.parameters())
-    found: dict[str, int] = {}
+    found: dict[tuple[str, str], int] = {}
     counted: set[int] = set()
     if weights == "int8":
         for part in parts(module):
             for matrix in map(module.get_parameter, part.matrices):
                 if id(matrix) not in counted:  # a table tied to the softmax counts once
                     counted.add(id(matrix))
-                    found[part.kind] = found.get(part.kind, 0) + matrix.numel()
+                    key = part.kind, "int8" if part.computes and SUPPORTED else "float32"
+                    found[key] = found.get(key, 0) + matrix.numel()
     else:
-        found["all weights"] = total - sum(parameter.numel() for parameter in in_float32(module))
-    shares = [Share(kind, count, weights) for kind, count in found.items()]
+        found["all weights", "bf16"] = total - sum(parameter.numel() for parameter in in_float32(module))
+    shares = [Share(kind, count, weights, computed) for (kind, computed), count in found.items()]
     rest = total - sum(found.values())
-    return [*shares, Share("everything else", rest, "float32")] if rest else shares
+    return [*shares, Share("everything else", rest, "float32", "float32")] if rest else shares
