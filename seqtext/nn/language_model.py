@@ -97,8 +97,7 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, state: Any = None) -> Hidden:
         """tokens (B, T) int64, state as `Hidden.carry` -> `Hidden`."""
         x = self.input_dropout(self._embed(tokens))
-        lengths = torch.full((tokens.size(0),), tokens.size(1))
-        states, carry = self.encoder(x, lengths, state)
+        states, carry = self.encoder(x, None, state)
         dropped = self.output_dropout(states)
         outputs = dropped if self.projection is None else self.projection(dropped)
         return Hidden(outputs, states, dropped, carry)
