@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from seqtext import run as runs
 from seqtext.data.lexicon import SHAPES
 from seqtext.errors import InputError, RunError
+from seqtext.exporting.onnx_cells import traceable, translations
 from seqtext.exporting.viterbi import LABELS, add_labels
 from seqtext.exporting.weights import check_place, open_finished
 from seqtext.files import replacing, write_json
@@ -264,13 +265,14 @@ def _traced(graph: Graph) -> Any:
         for logger in noisy:
             logger.setLevel(logging.ERROR)
         # With gradients on, modules take plain operations and not the kernels for prediction, which are no part of ONNX.
-        with warnings.catch_warnings(), torch.enable_grad(), contextlib.redirect_stdout(io.StringIO()):
+        with traceable(graph), warnings.catch_warnings(), torch.enable_grad(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph,
                 tuple(example.values()),
                 dynamo=True,
                 dynamic_shapes=whole,
+                custom_translation_table=translations(),
                 input_names=list(example),
                 output_names=names,
                 verbose=False,
