@@ -144,8 +144,8 @@ def load(
 
     Such runs must have the same vocabularies. How they search is what the first run's recipe says. The `precision`
     "bf16" halves weights and states of a translator, which is faster where the processor has such numbers; other
-    tasks predict in float32. An exported run computes as it was exported (`run.computing`). Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
-    that cannot predict together.
+    tasks predict in float32. An exported run computes as it was exported (`run.computing`). Raises `RunError` naming
+    what is missing, damaged or too new, and `InputError` for runs that cannot predict together.
     """
     where = resolve_device(device)
     if precision not in PRECISIONS:

@@ -171,7 +171,7 @@ def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:
 
 
 def computing(run: Run, module: nn.Module, device: torch.device) -> nn.Module:
-    """The module of a run, loaded, as it predicts on `device`: of an exported run in the format that it was exported in.
+    """The module of a run, loaded, as it predicts on `device`: an exported one in the format of its export.
 
     What has 8 bits computes in them on a CPU; on another device, and where torch has no kernels for them, in float32.
     Raises `RunError` where meta.json and the model do not fit.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtext import session
@@ -78,11 +79,10 @@ def _speeds(before: Model, after: Model, dataset: Dataset) -> tuple[list[float |
     texts, options = _texts(before, dataset)
     if not texts:
         return [None, None], [None, None]
-    models = (before, after)
-    bulk = _turns([lambda model=model: model.predict(texts, **options) for model in models])  # type: ignore[misc]
+    bulk = _turns([partial(model.predict, texts, **options) for model in (before, after)])
     alone: list[list[float]] = [[], []]
     for text in texts[:SINGLE]:
-        calls = [lambda model=model: model.predict([text], **options) for model in models]  # type: ignore[misc]
+        calls = [partial(model.predict, [text], **options) for model in (before, after)]
         for taken, seconds in zip(alone, _turns(calls, limit=SECONDS / SINGLE)):
             taken.append(1000.0 * seconds)
     return [len(texts) / seconds for seconds in bulk], [statistics.median(taken) for taken in alone]
@@ -97,7 +97,7 @@ def _texts(model: Model, dataset: Dataset) -> tuple[list[str], dict[str, Any]]:
     return [text for text in texts if text.strip()][:BULK], options
 
 
-def _turns(calls: list[Callable[[], Any]], *, limit: float = SECONDS) -> list[float]:
+def _turns(calls: Sequence[Callable[[], Any]], *, limit: float = SECONDS) -> list[float]:
     """The median seconds of each call, by turns, after one that does not count."""
     taken: list[list[float]] = [[] for _ in calls]
     for call in calls:

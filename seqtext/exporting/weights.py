@@ -66,8 +66,8 @@ def export_weights(run: str | Path, out: str | Path, *, weights: Weights) -> Exp
     """Write `run` with weights of `weights` into the new folder `out`, and measure both.
 
     What can have 8 bits is said by `nn.quantized`; with "bf16" all weights are bfloat16 but the scores of
-    labels' transitions. Raises `RunError` for a run that is not finished or was exported, and for a folder that is not empty;
-    `InputError` for a run of which nothing can have 8 bits.
+    labels' transitions. Raises `RunError` for a run that is not finished or was exported, and for a folder that is
+    not empty; `InputError` for a run of which nothing can have 8 bits.
     """
     opened, out = open_finished(run), check_place(out)
     module = opened.task.build(opened.recipe.model)

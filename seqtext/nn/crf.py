@@ -168,12 +168,10 @@ class CRF(nn.Module):
             raise ValueError(f"lengths: {int(lengths.max())} is more than the {logits.size(1)} steps of the logits")
         start, transitions, end = self.constrained()
         lengths = lengths.to(logits.device, non_blocking=True)
-        return Potentials(
-            logits=_with_a_step(logits), start=start, transitions=transitions, end=end, lengths=lengths
-        )
+        return Potentials(logits=_with_a_step(logits), start=start, transitions=transitions, end=end, lengths=lengths)
 
     def constrained(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of a label's start (C,), of transitions (C,C) and of an end (C,), float64; -inf what is not allowed."""
+        """Scores of starts (C,), transitions (C,C) and ends (C,), float64, -inf where something is not allowed."""
         return (
             self._constrained(self.start, self.start_allowed),
             self._constrained(self.transitions, self.transitions_allowed),

@@ -64,6 +64,9 @@ class Int8Embedding(nn.Module):
         self.register_buffer("numbers", numbers)
         self.register_buffer("scale", scale)
 
+    numbers: Tensor
+    scale: Tensor
+
     @property
     def weight(self) -> Tensor:
         """(V, D) float32, made anew each time it is asked for."""

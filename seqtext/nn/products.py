@@ -29,5 +29,5 @@ def without_gradient(x: Tensor) -> bool:
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer(x)`, by `product` where no gradient is wanted; a layer of another kind in its place computes as it does."""
+    """`layer(x)`, by `product` where no gradient is wanted; a layer that stands in for a linear one does as it does."""
     return product(x, layer.weight, layer.bias) if without_gradient(x) and type(layer) is nn.Linear else layer(x)

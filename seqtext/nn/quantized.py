@@ -50,7 +50,7 @@ def _parts(module: nn.Module, place: str) -> Iterator[Part]:
         name = f"{place}{child}"
         if type(layer) in (LSTM, GRU):
             kernel = [f"{name}.kernel.{matrix}" for matrix in ("weight_ih_l0", "weight_hh_l0")]
-            wide = isinstance(layer, GRU) or layer.hidden_size >= NARROW
+            wide = type(layer) is GRU or int(layer.kernel.hidden_size) >= NARROW  # type: ignore[union-attr, arg-type]
             yield Part(name, "recurrent layers", kernel, computes=wide)
         elif type(layer) in (nn.Linear, nn.Embedding, Softmax):
             kinds = {nn.Linear: "linear layers", nn.Embedding: "embeddings", Softmax: "softmax"}
@@ -112,7 +112,7 @@ def packed(tensors: Mapping[str, Tensor], matrices: Iterable[str]) -> dict[str, 
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `packed` gives as the tensors that a module takes. Raises `ValueError` naming a matrix without its scales."""
+    """What `packed` gives as a module takes it. Raises `ValueError` naming a matrix without its scales."""
     found = dict(tensors)
     for name, tensor in tensors.items():
         if tensor.dtype == torch.int8:
