@@ -155,7 +155,7 @@ def load(
     if precision != "float32":
         for one, _ in members:
             if one.exported:
-                raise InputError(f"--precision {precision}: {one.folder} is an {one.exported} export and computes so")
+                raise InputError(f"--precision {precision}: {one.folder} is {one.form} and computes so")
     if ensemble:
         module = _together(opened, module, members[1:])
     if precision != "float32" and not isinstance(opened.task, TranslatingTask):

@@ -59,13 +59,16 @@ class Run:
         """In which number format its weights were exported; None for a run as training left it."""
         return self.meta["exported"]["weights"] if "exported" in self.meta else None
 
+    @property
+    def form(self) -> str:
+        """An exported run's format with its article: "an int8 export"."""
+        return f"{'an' if self.exported == 'int8' else 'a'} {self.exported} export"
+
     def check_trainable(self) -> None:
         """Raises `RunError` where it can only predict."""
         if self.exported:
             origin = self.meta["exported"]["run"]
-            raise RunError(
-                f"{self.folder}: an {self.exported} export, which can only predict; it was made of the run {origin}"
-            )
+            raise RunError(f"{self.folder}: {self.form}, which can only predict; it was made of the run {origin}")
 
 
 def check_free(folder: Path) -> None:

@@ -47,7 +47,7 @@ def open_finished(folder: str | Path) -> Run:
     run = runs.open_run(folder)
     if run.exported:
         origin = run.meta["exported"]["run"]
-        raise RunError(f"{folder}: an {run.exported} export itself; export the run that it was made of: {origin}")
+        raise RunError(f"{folder}: {run.form} itself; export the run that it was made of: {origin}")
     if not run.meta.get("finished"):
         raise RunError(f"{folder}: not trained to its end; go on with it first: seqtext train --resume {folder}")
     return run
