@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqtext.data.lexicon import SHAPES
 from seqtext.exporting.viterbi import LABELS
 from seqtext.nn.classifier import Classifier, Windows
+from seqtext.nn.cnn import CNN
 from seqtext.nn.embedding import WordEmbedding, Words
 from seqtext.nn.language_model import LanguageModel
 from seqtext.tasks.lm import Lm
@@ -63,6 +64,9 @@ class WordsGraph(Graph):
         self.inputs = {name: told[name] for name, given in read.items() if given}
         self.vector_size = task.lexicon.vector_size
         self.characters = task.lexicon.characters.size
+        # So much padding more, so that no text is shorter than a filter that must lie within it.
+        filters = [part for part in module.modules() if isinstance(part, CNN) and part.padding == "valid"]
+        self.margin = max((max(part.widths) - 1 for part in filters), default=0)
 
     def axes(self, name: str) -> tuple[str, ...]:
         return ("batch", "time", "characters") if name == "characters" else super().axes(name)
@@ -94,7 +98,7 @@ class WordsGraph(Graph):
         none = torch.zeros(count, dtype=torch.int64)
         flat = {name: value.flatten(0, 1) for name, value in given.items() if name != "lengths"}
         return Words(
-            positions=torch.arange(count).view(batch, time),
+            positions=nn.functional.pad(torch.arange(count).view(batch, time), (0, self.margin)),
             ids=flat.get("words", none),
             characters=(flat["characters"],) if "characters" in flat else (),
             shapes=flat.get("shapes", none),

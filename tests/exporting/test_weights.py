@@ -21,7 +21,7 @@ OVERRIDES = {
     "ner": NER,
     "sentiment": {"train.epochs": 3, "model.encoder.name": "gru"},
     "lm": {"train.epochs": 1},
-    "tree-sentiment": {"train.epochs": 2},
+    "tree-sentiment": {"train.epochs": 4},
 }
 
 
