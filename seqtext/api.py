@@ -1,4 +1,4 @@
-"""What the command line calls and a notebook imports: train, evaluate, load, predict, check."""
+"""What the command line calls and a notebook imports: train, evaluate, load, predict, export, check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from seqtext.exporting.onnx import OnnxExported
+    from seqtext.exporting.weights import Exported
 
 
 class Evaluation(NamedTuple):
@@ -208,6 +211,8 @@ def evaluate(
     if (how.dynamic or how.cache) and not isinstance(model.task, AdaptingTask):
         flag = "--dynamic" if dynamic else "--cache"
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
+    if how.dynamic:
+        model.run.check_trainable()
     settings, dataset = _read(model, data, split, overrides)
     doubts: list[str] = []
     own = data is None and not overrides
@@ -297,6 +302,23 @@ def _baseline(
 def predict(run: str | Path, examples: Sequence[Any], **options: Any) -> list[Any]:
     """Load a run and predict once; to predict more than once, keep what `load` returns."""
     return load(run).predict(examples, **options)
+
+
+def export(run: str | Path, out: str | Path, *, form: Literal["int8", "bf16", "onnx"]) -> Exported | OnnxExported:
+    """Write a finished run in another form into the new folder `out`, for prediction only.
+
+    As "int8" and "bf16" it is a run again, with weights of 8 or 16 bits, which `load` takes; what comes back says how
+    its size, speed and score compare. As "onnx" it is a graph, for the tasks ner, sentiment and lm. Raises `RunError`
+    for a run that is not finished or was exported itself, and for a folder that is not empty; `InputError` for what
+    has no such form, and where the extra `onnx` is not installed.
+    """
+    if form == "onnx":
+        from seqtext.exporting.onnx import export_onnx
+
+        return export_onnx(run, out)
+    from seqtext.exporting.weights import export_weights
+
+    return export_weights(run, out, weights=form)
 
 
 def check(

@@ -158,15 +158,20 @@ def load(
     Such runs must have the same vocabularies. How they search is what the first run's recipe says. With the
     `precision` "bf16" layers compute in such numbers, which is faster where the processor has them and changes scores a
     little; of a translator the weights and states are halved, too. "auto" is what training with it would choose on this
-    machine. Raises `RunError` naming what is missing, damaged or too new, and `InputError` for runs
-    that cannot predict together.
+    machine. An exported run computes as it was exported (`run.computing`). Raises `RunError` naming what is missing,
+    damaged or too new, and `InputError` for runs that cannot predict together.
     """
     where = resolve_device(device)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
-    opened, module = _open(run)
+    opened, module = _open(run, where)
+    members = [(opened, module), *(_open(other, where) for other in ensemble)]
+    if precision != "float32":
+        for one, _ in members:
+            if one.exported:
+                raise InputError(f"--precision {precision}: {one.folder} is {one.form} and computes so")
     if ensemble:
-        module = _together(opened, module, [_open(other) for other in ensemble])
+        module = _together(opened, module, members[1:])
     choice = resolve(precision, where)
     precision = choice.precision if choice else precision
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):
@@ -174,11 +179,11 @@ def load(
     return Model(opened, module.to(where).eval(), where, precision=precision)
 
 
-def _open(run: str | Path) -> tuple[Run, nn.Module]:
+def _open(run: str | Path, device: torch.device) -> tuple[Run, nn.Module]:
     opened = runs.open_run(run)
     module = opened.task.build(opened.recipe.model)
     runs.load_weights(opened.folder, module)
-    return opened, module
+    return opened, runs.computing(opened, module, device)
 
 
 def _together(first: Run, module: nn.Module, others: Sequence[tuple[Run, nn.Module]]) -> nn.Module:

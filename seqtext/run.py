@@ -10,6 +10,9 @@
                             that can tell; for translations worst.jsonl and best.jsonl
     checkpoints/last/       for going on with training, nothing else
 
+An exported run (`exporting`) has the first four only, its weights in fewer bits; it predicts, and cannot be trained on.
+What it was made of stands in meta.json under "exported".
+
 A run appears complete: it is made under another name and renamed. Loading one runs none of its maker's code.
 """
 
@@ -23,19 +26,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from seqtext import __version__
 from seqtext import recipe as recipes
 from seqtext.errors import ConfigError, RunError
 from seqtext.files import make_held, read_json, replacing, sweep_beside, write_json
+from seqtext.nn.quantized import to_bf16, to_int8, unpacked
 from seqtext.recipe import Recipe
 from seqtext.task import Task
 from seqtext.training.checkpoint import save_checkpoint, save_tensors
 from seqtext.training.snapshot import Snapshot
 
 FORMAT = 1
-"""Grows when a run folder written by newer code can no longer be read by older code."""
+"""Of a run that was trained. Grows when a run folder written by newer code can no longer be read by older code."""
+EXPORTED_FORMAT = 2
+"""Of one whose weights were exported in fewer bits, which no code reads that knows format 1 only."""
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "safetensors", "nltk")
 
 
@@ -47,6 +54,22 @@ class Run:
     recipe: Recipe
     task: Task
     meta: dict[str, Any]
+
+    @property
+    def exported(self) -> str | None:
+        """In which number format its weights were exported; None for a run as training left it."""
+        return self.meta["exported"]["weights"] if "exported" in self.meta else None
+
+    @property
+    def form(self) -> str:
+        """An exported run's format with its article: "an int8 export"."""
+        return f"{'an' if self.exported == 'int8' else 'a'} {self.exported} export"
+
+    def check_trainable(self) -> None:
+        """Raises `RunError` where it can only predict."""
+        if self.exported:
+            origin = self.meta["exported"]["run"]
+            raise RunError(f"{self.folder}: {self.form}, which can only predict; it was made of the run {origin}")
 
 
 def check_free(folder: Path) -> None:
@@ -101,13 +124,15 @@ def open_run(folder: str | Path) -> Run:
         )
     meta = read_json(place, check=lambda value: isinstance(value, dict) and "format" in value)
     version = meta["format"]
-    if not isinstance(version, int) or version > FORMAT:
+    if not isinstance(version, int) or version > EXPORTED_FORMAT:
         raise RunError(
             f"{place}: run format {version}, written by seqtext {meta.get('versions', {}).get('seqtext', '?')}; "
-            f"this seqtext reads up to format {FORMAT}: upgrade it"
+            f"this seqtext reads up to format {EXPORTED_FORMAT}: upgrade it"
         )
     if lacking := [key for key in ("task", "data", "step", "scores") if key not in meta]:
         raise RunError(f"{place}: damaged, it lacks {', '.join(lacking)}")
+    if "exported" in meta and not _says_how(meta["exported"]):
+        raise RunError(f"{place}: damaged, it does not say how the weights were exported")
     path = folder / "recipe.toml"
     if not path.is_file():
         raise RunError(f"{path}: missing; the run folder is not complete")
@@ -127,7 +152,10 @@ def save_weights(folder: Path, module: nn.Module, about: dict[str, str]) -> None
 
 
 def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:
-    """Load model.safetensors into `module` and return what its header says. Raises `RunError` naming the file."""
+    """Load model.safetensors into `module`, which is in float32, and return what its header says.
+
+    Raises `RunError` naming the file.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = folder / "model.safetensors"
@@ -137,14 +165,41 @@ def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = file.metadata() or {}
-        module.load_state_dict(tensors)
-    except (SafetensorError, OSError) as error:
+        module.load_state_dict(unpacked(tensors))
+    except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: damaged or cut off ({error})") from None
     except RuntimeError as error:
         raise RunError(
             f"{path}: does not fit the model of recipe.toml: {str(error).splitlines()[-1].strip()}"
         ) from None
     return about
+
+
+def computing(run: Run, module: nn.Module, device: torch.device) -> nn.Module:
+    """The module of a run, loaded, as it predicts on `device`: an exported one in the format of its export.
+
+    What has 8 bits computes in them on a CPU; on another device, and where torch has no kernels for them, in float32.
+    Raises `RunError` where meta.json and the model do not fit.
+    """
+    if run.exported == "bf16":
+        return to_bf16(module)
+    if run.exported == "int8" and device.type == "cpu":
+        try:
+            return to_int8(module, run.meta["exported"]["matrices"])
+        except ValueError as error:
+            raise RunError(f"{run.folder / 'meta.json'}: does not fit the model of recipe.toml: {error}") from None
+    return module
+
+
+def _says_how(exported: Any) -> bool:
+    """Whether this is what `exporting` wrote of the weights."""
+    return (
+        isinstance(exported, dict)
+        and exported.get("weights") in ("int8", "bf16")
+        and isinstance(exported.get("run"), str)
+        and isinstance(exported.get("matrices"), list)
+        and all(isinstance(name, str) for name in exported["matrices"])
+    )
 
 
 def write_meta(run: Run, **changes: Any) -> None:

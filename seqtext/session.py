@@ -132,6 +132,7 @@ def resume(
 def _reopened(folder: Path, overrides: Overrides) -> tuple[Run, Recipe, dict[Split, Dataset]]:
     """A run that is to go on, its recipe with `overrides`, and its data."""
     run = runs.open_run(folder)
+    run.check_trainable()
     keys = list(overrides) if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     wrong = [key for key in keys if key not in RESUMABLE]
     if wrong:

@@ -62,6 +62,7 @@ def open_source(folder: str | Path) -> Source:
         run = runs.open_run(Path(folder).expanduser())
         if run.recipe.task is not Lm:
             raise RunError(f"{folder}: a run of the task {run.recipe.task.name}, where one of the task lm is expected")
+        run.check_trainable()
         task: Any = run.task
         module = task.build(run.recipe.model)
         about = runs.load_weights(run.folder, module)

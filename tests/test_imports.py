@@ -1,7 +1,7 @@
 """Imports point one way: every `import` of the package, those within functions too, against a table of who sees whom.
 
 errors, files, config <- nn, data, metrics <- task, search <- tasks | training <- recipe <- run <- transfer <- session
-<- series, model <- api <- cli
+<- series, model <- exporting <- api <- cli
 """
 
 import ast
@@ -39,10 +39,11 @@ MAY = {
     "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer"},
     "series": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session"},
     "model": CORE | {"task", "search", "training", "recipe", "run", "session"},
+    "exporting": CORE | {"task", "tasks", "training", "recipe", "run", "session", "model"},
     "plot": {"errors"},
     "api": CORE
     | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session", "series"}
-    | {"model"},
+    | {"model", "exporting"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}

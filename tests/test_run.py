@@ -125,8 +125,8 @@ def drop(path, key):
         ("meta.json", lambda path: drop(path, "scores"), "{path}: damaged, it lacks scores"),
         (
             "meta.json",
-            lambda path: edit(path, format=2, versions={"seqtext": "7.0"}),
-            "{path}: run format 2, written by seqtext 7.0; this seqtext reads up to format 1: upgrade it",
+            lambda path: edit(path, format=3, versions={"seqtext": "7.0"}),
+            "{path}: run format 3, written by seqtext 7.0; this seqtext reads up to format 2: upgrade it",
         ),
         (
             "recipe.toml",

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from seqtext import __version__
 from seqtext.cli.check import check
 from seqtext.cli.evaluate import evaluate
+from seqtext.cli.export import export
 from seqtext.cli.generate import generate
 from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
@@ -75,6 +76,7 @@ app.command()(predict)
 app.command()(generate)
 app.command()(score)
 app.command()(translate)
+app.command()(export)
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqtext.config import Config
+from seqtext.nn.int8 import Int8Kernel
 from seqtext.nn.products import product, tanh, without_gradient
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
@@ -125,6 +126,8 @@ class Cell(nn.Module):
     def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D), h (B, H) -> W x + b and U h + c, (B, gates * H) each, without a gradient."""
         kernel = self.kernel
+        if isinstance(kernel, Int8Kernel):
+            return kernel.products(x, h)
         return product(x, kernel.weight_ih_l0, kernel.bias_ih_l0), product(h, kernel.weight_hh_l0, kernel.bias_hh_l0)
 
     def _weights(self) -> list[Tensor]:
@@ -202,8 +205,12 @@ class LSTM(Cell):
 
     def once(self, x: Tensor, state: State) -> State:
         kernel = self.kernel
-        weight = torch.cat([kernel.weight_ih_l0, kernel.weight_hh_l0], dim=1)  # one product, and no sum of two
-        gates = product(torch.cat([x, state[0]], dim=1), weight, kernel.bias_ih_l0 + kernel.bias_hh_l0)
+        if isinstance(kernel, Int8Kernel):
+            given, kept = self._products(x, state[0])
+            gates = given.add_(kept)
+        else:  # one product, and no sum of two
+            weight = torch.cat([kernel.weight_ih_l0, kernel.weight_hh_l0], dim=1)
+            gates = product(torch.cat([x, state[0]], dim=1), weight, kernel.bias_ih_l0 + kernel.bias_hh_l0)
         i, f, g, o = gates.float().chunk(4, dim=1)
         memory = torch.addcmul(i.sigmoid().mul_(tanh(g)), f.sigmoid(), state[1].float())
         return o.sigmoid().mul_(tanh(memory)).to(x.dtype), memory.to(x.dtype)

@@ -166,12 +166,16 @@ class CRF(nn.Module):
         # Only where it costs no wait for the device.
         if not lengths.is_cuda and lengths.numel() and int(lengths.max()) > logits.size(1):
             raise ValueError(f"lengths: {int(lengths.max())} is more than the {logits.size(1)} steps of the logits")
-        return Potentials(
-            logits=_with_a_step(logits),
-            start=self._constrained(self.start, self.start_allowed),
-            transitions=self._constrained(self.transitions, self.transitions_allowed),
-            end=self._constrained(self.end, self.end_allowed),
-            lengths=lengths.to(logits.device, non_blocking=True),
+        start, transitions, end = self.constrained()
+        lengths = lengths.to(logits.device, non_blocking=True)
+        return Potentials(logits=_with_a_step(logits), start=start, transitions=transitions, end=end, lengths=lengths)
+
+    def constrained(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of starts (C,), transitions (C,C) and ends (C,), float64, -inf where something is not allowed."""
+        return (
+            self._constrained(self.start, self.start_allowed),
+            self._constrained(self.transitions, self.transitions_allowed),
+            self._constrained(self.end, self.end_allowed),
         )
 
     @staticmethod

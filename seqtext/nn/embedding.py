@@ -231,7 +231,7 @@ class WordEmbedding(nn.Module):
             if words.vectors is not None:
                 # The unknown word's embedding is for words without a vector; frozen vectors take nothing added.
                 plain = words.pretrained & (ids == 1) if self.tune else words.pretrained
-                table = table.masked_fill(plain.unsqueeze(1), 0.0) + words.vectors
+                table = table.masked_fill(plain.unsqueeze(1), 0.0) + words.vectors.to(table.dtype)
             parts.append(table)
         if self.characters is not None:
             parts.append(torch.cat([self.characters(block) for block in words.characters]))

@@ -96,9 +96,8 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor, state: Any = None) -> Hidden:
         """tokens (B, T) int64, state as `Hidden.carry` -> `Hidden`."""
-        x = self.input_dropout(nn.functional.embedding(tokens, self._table()))
-        lengths = torch.full((tokens.size(0),), tokens.size(1))
-        states, carry = self.encoder(x, lengths, state)
+        x = self.input_dropout(self._embed(tokens))
+        states, carry = self.encoder(x, None, state)
         dropped = self.output_dropout(states)
         outputs = dropped if self.projection is None else self.projection(dropped)
         return Hidden(outputs, states, dropped, carry)
@@ -125,13 +124,13 @@ class LanguageModel(nn.Module):
         """targets (B, T) int64, -1 where there is none -> (B, T) loss of each token, without a gradient."""
         return self.softmax.nll(hidden.outputs.flatten(0, 1), targets.flatten()).view(targets.shape)
 
-    def _table(self) -> Tensor:
-        """The embedding (V, E), in training with whole rows dropped."""
-        table = self.embedding.weight
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> (B, T, E), in training with whole rows of the table dropped."""
         if not self.training or self.embedding_dropout == 0.0:
-            return table
-        keep = 1.0 - self.embedding_dropout
-        return table * torch.rand(table.size(0), 1, device=table.device).lt_(keep).div_(keep)
+            return self.embedding(tokens)
+        table, keep = self.embedding.weight, 1.0 - self.embedding_dropout
+        table = table * torch.rand(table.size(0), 1, device=table.device).lt_(keep).div_(keep)
+        return nn.functional.embedding(tokens, table)
 
 
 def _mean_square(x: Tensor) -> Tensor:

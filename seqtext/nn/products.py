@@ -32,8 +32,8 @@ def without_gradient(x: Tensor, *, number: torch.dtype = torch.float32) -> bool:
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer(x)`, by `product` where no gradient is wanted."""
-    return product(x, layer.weight, layer.bias) if without_gradient(x) else layer(x)
+    """`layer(x)`, by `product` where no gradient is wanted; a layer that stands in for a linear one does as it does."""
+    return product(x, layer.weight, layer.bias) if without_gradient(x) and type(layer) is nn.Linear else layer(x)
 
 
 def tanh(x: Tensor) -> Tensor:

@@ -151,12 +151,12 @@ class Recurrent(nn.Module):
         fastest kernel. States at padded positions are arbitrary but finite. `masks`, drawn once by `masks`, keep the
         dropout between layers locked where a text is read step by step.
         """
-        ragged = lengths is not None and bool((lengths != x.size(1)).any())
+        ragged = with_state and lengths is not None and bool((lengths != x.size(1)).any())
         order = None
         if self.directions == 2:
             whole = torch.full((x.size(0),), x.size(1)) if lengths is None else lengths
             order = reversal(whole, x.size(1), x.device)
-        ends = lengths if with_state and ragged else None
+        ends = lengths if ragged else None
         result: list[State] = []
         cells: Any
         for depth, cells in enumerate(self.layers):

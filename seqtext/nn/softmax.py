@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.int8 import Int8Linear
 from seqtext.nn.products import product
 
 CHUNK = 1 << 22
@@ -57,7 +58,7 @@ class _Total(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
         wanted = any(ctx.needs_input_grad)
-        rows = _rows(weight)
+        rows = _rows(weight.size(0), weight.dtype != torch.float32)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted else None
         # Kept as (D, V): so the products that add up to it need no copy of the wide softmax.
@@ -120,12 +121,10 @@ class Softmax(nn.Module):
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
-        hidden, weight = _as_autocast(hidden, self.weight)
-        rows = _rows(weight)
+        rows = _rows(len(self.bias), torch.is_autocast_enabled(hidden.device.type) or hidden.dtype != torch.float32)
         parts = []
         for part, chosen in zip(hidden.split(rows), targets.split(rows)):
-            logits = product(part, weight, self.bias.to(weight.dtype)).float()
-            chances = logits.log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
+            chances = self.logits(part).log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
             parts.append(chances.neg().masked_fill(chosen < 0, 0.0))
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
@@ -140,6 +139,19 @@ class Softmax(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
         return self.logits(hidden).log_softmax(1)
+
+
+class Int8Softmax(Softmax):
+    """The same for prediction, W being whole numbers of 8 bits."""
+
+    def __init__(self, softmax: Softmax) -> None:
+        nn.Module.__init__(self)
+        self.bias = softmax.bias
+        self.layer = Int8Linear(softmax.weight, softmax.bias, engine="onednn")
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (N, D) -> (N, V) float32."""
+        return self.layer(hidden)
 
 
 class Adaptive(nn.Module):
@@ -169,9 +181,9 @@ class Adaptive(nn.Module):
         return self.layer.log_prob(hidden.float())
 
 
-def _rows(weight: Tensor) -> int:
-    """Rows that are scored at a time by weight (V, D)."""
-    return max(1, CHUNK // (weight.size(0) * (1 if weight.dtype == torch.float32 else 2)))
+def _rows(vocabulary: int, widened: bool) -> int:
+    """Rows that are scored at a time."""
+    return max(1, CHUNK // (vocabulary * (2 if widened else 1)))
 
 
 def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -109,6 +109,18 @@ class Shared:
         return product(grad, self.turned)
 
 
+class Unshared:
+    """The face of `Shared` for a layer without a gradient."""
+
+    def __init__(self, layer: Callable[[Tensor], Tensor]) -> None:
+        self.forward = layer
+        self.token = torch.empty(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (K, I) -> (K, O)."""
+        return self.forward(x)
+
+
 class _Token(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, gathered: list[tuple[Tensor, Tensor]]) -> Tensor:

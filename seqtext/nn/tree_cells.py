@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.int8 import Int8Linear
 from seqtext.nn.products import tanh
-from seqtext.nn.tree import Compose, Parents, Shared, TreeCell
+from seqtext.nn.tree import Compose, Parents, Shared, TreeCell, Unshared
 
 
 class TreeCellConfig(Config):
@@ -90,7 +91,10 @@ class _Cell(TreeCell):
     def plant(self, x: Tensor) -> Tensor:
         return self.word(x).tanh()
 
-    def shared(self, layer: nn.Linear) -> Shared:
+    def shared(self, layer: nn.Linear | Int8Linear) -> Any:
+        """`layer` for one forward pass: a `Shared`, or what does the same for prediction only."""
+        if isinstance(layer, Int8Linear):
+            return Unshared(layer)
         weight = layer.weight
         if self.training and self.weight_dropout:
             keep = 1.0 - self.weight_dropout
