@@ -16,10 +16,10 @@ optimizer   from the backward pass's end to the step's: clipping, the update, th
 Python and operators of `embedding`, `recurrence`, `head`, `optimizer` and the rest are told apart by torch's profiler,
 which sees the operators only: what is left of a part's time on the clock is "Python overhead", the sum over these
 parts (autograd's own bookkeeping and numpy, outside batching, are in it), and the operators of the rest are "other
-operations". The profiler slows small operations several times over, so its times are not taken as they are: a pass
-under it takes so much longer than the passes just before and after it without; that, divided by the events that it
-recorded, is taken for the cost of an event, and an operator's time is what was recorded of it, less that cost for each
-event within it. No part has more time in operators than it has on the clock.
+operations". The profiler slows small operations, so its times are not taken as they are: how long it takes to record
+an event is measured first, on a small operation with and without it, and an operator's time is what was recorded of
+it, less that for each event within it. The parts' times on the clock are those of passes without the profiler, just
+before and just after; no part has more time in operators than it has there.
 
 Reading and encoding are done once, and are set against one epoch. On a GPU every boundary of parts waits for the
 device, so that work on both sides of it does not overlap; an operator's time is then that of its kernels, which the
@@ -28,6 +28,7 @@ profiler does not slow, and Python overhead is all time in which the GPU waits w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import statistics
@@ -238,11 +239,10 @@ def _split(work: Callable[[], int], clock: Stopwatch) -> Counter[str]:
         with record_function(BEGIN):
             began = measure.now()
         profiled = work()
-    switches, under = clock.switches, clock.take()
+    switches, _ = clock.switches, clock.take()
     count += work()
     plain = Counter({part: (before[part] + spent) / count for part, spent in clock.take().items()})
-    slower = sum(under.values()) - profiled * sum(plain.values())
-    inside = _operators(profiler.events(), switches, began, slower)
+    inside = _operators(profiler.events(), switches, began)
     result = Counter({part: plain[part] for part in plain if part not in SPLIT})
     for part in SPLIT:
         result[part] = min(plain[part], max(0.0, inside[part] / profiled))
@@ -250,13 +250,11 @@ def _split(work: Callable[[], int], clock: Stopwatch) -> Counter[str]:
     return result
 
 
-def _operators(
-    events: Any, switches: Sequence[tuple[float, str | None]], began: float, slower: float
-) -> dict[str | None, float]:
-    """Seconds that operators take in each part: as recorded, less what recording them took, `slower` for all."""
+def _operators(events: Any, switches: Sequence[tuple[float, str | None]], began: float) -> Counter[str | None]:
+    """Seconds that operators take in each part: as recorded, less what recording those within them took."""
     start = next(event for event in events if event.name == BEGIN).time_range.end / 1e6
     times = [now - began + start for now, _ in switches]
-    cost = 0.0 if measure.on_gpu() else max(0.0, slower) / len(events)
+    cost = 0.0 if measure.on_gpu() else _event_cost()
     spent: Counter[str | None] = Counter()
     for event in events:
         top = _top(event)
@@ -267,6 +265,30 @@ def _operators(
         part = switches[max(0, bisect(times, middle) - 1)][1]
         spent[part] += measure.microseconds(event) / 1e6 if top is event else -cost
     return spent
+
+
+@functools.cache
+def _event_cost() -> float:
+    """Seconds that the profiler takes to record an event: a loop's time with it less that without."""
+    import torch
+    from torch.profiler import profile
+
+    small = torch.zeros(2, 2)
+
+    def loop() -> float:
+        began = time.perf_counter()
+        for _ in range(1000):
+            torch.nn.functional.linear(small, small)
+        return time.perf_counter() - began
+
+    loop()
+    plain = min(loop() for _ in range(5))
+    costs = []
+    for _ in range(5):
+        with profile(activities=measure.activities()) as profiler:
+            seconds = loop()
+        costs.append((seconds - plain) / len(profiler.events()))
+    return max(0.0, min(costs))
 
 
 def _top(event: Any) -> Any:

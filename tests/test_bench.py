@@ -1,5 +1,6 @@
 """The benchmark of all tasks: its rows, its JSON, its shares, and what it compares."""
 
+import itertools
 import json
 import math
 import os
@@ -25,7 +26,8 @@ def bench(*arguments, cwd):
 
 
 def few(cwd):
-    return ["--scale", "0.02", "--seconds", "0.1", "--repeats", "1", "--threads", "1", "--json", str(cwd / "found.json")]
+    sizes = ["--scale", "0.02", "--seconds", "0.1", "--repeats", "1", "--threads", "1"]
+    return [*sizes, "--json", str(cwd / "found.json")]
 
 
 @pytest.mark.slow
@@ -58,23 +60,26 @@ def test_a_table_a_task_with_ratios_first_and_the_same_as_json(tmp_path):
     # What an LSTM of 150 in both directions and the rest take: two FLOPs a weight, the recurrence most of it.
     recurrence = 2 * 2 * 4 * 150 * (100 + 150) / 1e3
     assert recurrence < figures["training, kFLOP a token, forward"]["median"] < 1.5 * recurrence
-    assert set(found["layers"]) >= {f"{cell} layer training bf16: time of torch's, packed / ours" for cell in ("lstm", "gru")}
+    for cell in ("lstm", "gru"):
+        assert found["layers"][f"{cell} layer training bf16: time of torch's, packed / ours"]["median"] > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["ner", "lm", "translation", "tree-sentiment"])
-def test_the_shares_of_the_parts_are_disjoint_and_make_up_the_whole(task, tmp_path):
-    done = bench(task, "--profile", *few(tmp_path), cwd=tmp_path)
+def test_the_shares_of_the_parts_are_disjoint_and_make_up_the_whole(tmp_path):
+    tasks = ["ner", "lm", "translation", "tree-sentiment"]
+    done = bench(*tasks, "--profile", *few(tmp_path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    profiles = json.loads((tmp_path / "found.json").read_text())["tasks"][task]["profile"]
-    assert set(profiles) == {"training float32", "training bf16", "prediction"}
-    for what, shares in profiles.items():
-        assert sum(share["median"] for share in shares.values()) == pytest.approx(1)
-        there = {part for part, share in shares.items() if share["median"] > 0}
-        absent = {"optimizer"} if what == "prediction" else set()
-        assert there | {"head", "other operations"} == set(profile_parts.PARTS) - absent, what
-        assert "head" in there or task == "lm"
-    assert "where the time goes" in done.stdout and "  Python overhead" in done.stdout
+    assert done.stdout.count("where the time goes") == 4 and done.stdout.count("  Python overhead") == 4
+    found = json.loads((tmp_path / "found.json").read_text())["tasks"]
+    for task, what in itertools.product(tasks, ("training float32", "training bf16", "prediction")):
+        shares = {part: share["median"] for part, share in found[task]["profile"][what].items()}
+        assert list(shares) == list(profile_parts.PARTS) and sum(shares.values()) == pytest.approx(1)
+        # The language model's loss and what is around it are in its head; its predictions have no optimizer.
+        none = {part for part, share in shares.items() if share == 0}
+        assert none <= {"optimizer", "other operations"} and ("optimizer" in none) == (what == "prediction"), (
+            task,
+            what,
+        )
 
 
 def test_another_task_is_one_message(tmp_path):
@@ -120,13 +125,12 @@ def test_the_stopwatch_gives_each_part_its_forward_and_its_backward_pass():
         Slow.apply(y, 0.0, 0.07).sum().backward()
         clock.to(None)
     assert "forward" not in vars(first)
-    # At least what was slept there, and not what was slept elsewhere: whatever the load, the order is kept.
     order = [part for _, part in clock.switches]
-    forward = ["other operations", "embedding", "other operations", "recurrence", "other operations", "head"]
-    assert order == [*forward, "other operations", "recurrence", "other operations", "embedding", "other operations", None]
-    for part, least in (("embedding", 0.05), ("recurrence", 0.07), ("other operations", 0.16)):
+    rest = "other operations"
+    forward = [rest, "embedding", rest, "recurrence", rest, "head", rest]
+    assert order == [*forward, "recurrence", rest, "embedding", rest, None]
+    for part, least in (("embedding", 0.05), ("recurrence", 0.07), (rest, 0.16)):
         assert clock.seconds[part] >= least
-    assert clock.seconds["head"] < 0.05
 
 
 def test_jobs_take_turns_the_order_turned_round_every_time():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -93,7 +94,10 @@ class TreeClassifier(nn.Module):
         assert self.output is not None
         if self.leaves is not None:
             x, _ = self.leaves(x, lengths, with_state=False)
-        states = self.cell(x.flatten(0, 1).index_select(0, forest.leaves), forest)  # (N, H)
+        leaves = x.flatten(0, 1).index_select(0, forest.leaves)
+        # Compositions make their own gradients, in one number format; their products are small ones, level by level.
+        with torch.autocast(x.device.type, enabled=False):
+            states = self.cell(leaves.to(torch.promote_types(leaves.dtype, torch.float32)), forest)  # (N, H)
         if self.training and self.dropout.p:
             mask = self.dropout.mask(x, states.size(1))  # (B, 1, H)
             states = states * mask.squeeze(1).index_select(0, forest.trees)
