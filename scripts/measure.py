@@ -264,7 +264,6 @@ def forward_flops(part: torch.nn.Module, task: Any, module: Any, train: Any, cho
     Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
     """
     import numpy as np
-    import torch
 
     tokens = positions = 0
     batch: Any = None
@@ -277,7 +276,7 @@ def forward_flops(part: torch.nn.Module, task: Any, module: Any, train: Any, cho
 
     shuffle = np.random.default_rng(chosen.seed)
     module.eval()
-    with torch.inference_mode(), counted_flops(part, rows) as flops:
+    with counted_flops(part, rows) as flops:  # with gradients: without them, other kernels take some products
         for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
             task.loss(module, batch)
             tokens += int(batch.lengths.sum())

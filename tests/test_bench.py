@@ -76,10 +76,8 @@ def test_the_shares_of_the_parts_are_disjoint_and_make_up_the_whole(tmp_path):
         assert list(shares) == list(profile_parts.PARTS) and sum(shares.values()) == pytest.approx(1)
         # The language model's loss and what is around it are in its head; its predictions have no optimizer.
         none = {part for part, share in shares.items() if share == 0}
-        assert none <= {"optimizer", "other operations"} and ("optimizer" in none) == (what == "prediction"), (
-            task,
-            what,
-        )
+        assert none <= {"optimizer", "other operations"}, (task, what)
+        assert ("optimizer" in none) == (what == "prediction"), (task, what)
 
 
 def test_another_task_is_one_message(tmp_path):
