@@ -126,19 +126,10 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             note(f"evaluation {precision}, tokens/s", measure.rate(scoring[precision]))
         for rows, work in generation.items():
             note(f"generation, {rows} at once, tokens/s", measure.rate(work))
-        times = sorted(latencies(one, 200))
-        note("latency of a token, p50 ms", 1e3 * times[100])
-        note("latency of a token, p95 ms", 1e3 * times[190])
+        for label, values in measure.percentiles(measure.latencies(lambda _: next(one), range(200)), "token").items():
+            figures[label] += values
     note("kFLOP a token, forward", flops / 1e3)
     return settings, figures
-
-
-def latencies(tokens: Iterator[int], count: int) -> Iterator[float]:
-    """Seconds for each of the next `count` steps."""
-    for _ in range(count):
-        began = time.perf_counter()
-        next(tokens)
-        yield time.perf_counter() - began
 
 
 def evaluation(task: Any, module: Any, valid: Any, chosen: Any, devices: Any, *, seconds: float) -> Callable[[], int]:
@@ -178,7 +169,9 @@ def generate(task: Any, module: Any, rows: int) -> Iterator[int]:
         yield len(sampler.draw().tokens)
 
 
-def reference(chosen: Any, task: Any, train: Any, streams: int) -> tuple[Iterator[int] | None, str]:
+def reference(
+    chosen: Any, task: Any, train: Any, streams: int, *, device: str = "cpu"
+) -> tuple[Iterator[int] | None, str]:
     """The usual loop with the sizes of the recipe, and what it is; no loop where it has nothing like the recipe."""
     import reference_lm as usual
 
@@ -186,7 +179,7 @@ def reference(chosen: Any, task: Any, train: Any, streams: int) -> tuple[Iterato
     alike = encoder.cell == "lstm" and not encoder.residual and model.softmax.name == "full"
     if not alike or (model.tied and encoder.sizes[-1] != model.embedding_size):
         return None, "none: it is for LSTMs with a full softmax, without residual connections or projection"
-    data = usual.streams(train.slice(0, train.tokens), streams)
+    data = usual.streams(train.slice(0, train.tokens), streams).to(device)
     vocabulary, size = task.tokenizer.size, model.embedding_size
     lr, clip, window = config.optimizer.lr, config.clip or float("inf"), chosen.data.window
     if not encoder.weight_dropout:
@@ -195,7 +188,7 @@ def reference(chosen: Any, task: Any, train: Any, streams: int) -> tuple[Iterato
         plain = usual.PlainModel(
             vocabulary, size, encoder.hidden_size, encoder.layers, dropout=encoder.dropout, tied=model.tied
         )
-        return usual.train_plain(plain, data, window=window, lr=lr, clip=clip), "plain PyTorch, nn.LSTM"
+        return usual.train_plain(plain.to(device), data, window=window, lr=lr, clip=clip), "plain PyTorch, nn.LSTM"
     awd = usual.AwdModel(
         vocabulary,
         size,
@@ -208,7 +201,7 @@ def reference(chosen: Any, task: Any, train: Any, streams: int) -> tuple[Iterato
         weight_dropout=encoder.weight_dropout,
     )
     alpha, beta, decay = model.activation_regularization, model.temporal_regularization, config.optimizer.weight_decay
-    tokens = usual.train_awd(awd, data, window=window, lr=lr, decay=decay, clip=clip, alpha=alpha, beta=beta)
+    tokens = usual.train_awd(awd.to(device), data, window=window, lr=lr, decay=decay, clip=clip, alpha=alpha, beta=beta)
     return tokens, "plain PyTorch, AWD-LSTM"
 
 

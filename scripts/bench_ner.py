@@ -18,14 +18,13 @@ import json
 import os
 import random
 import sys
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import measure
 import numpy as np
+from compare_outside import against_pytorch_crf
 from measure import Figures
 
 from seqtext.errors import InputError
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
     config = chosen.train.model_copy(update={"epochs": 10_000})
     devices = Devices(torch.device("cpu"), precision=chosen.train.precision)
     module = task.build(chosen.model)
-    flops, padding = count_flops(module, task, train, chosen)
+    flops, padding = measure.forward_flops(module, task, module, train, chosen)
     whole = measure.epochs(fit(task, module, train, None, config, devices=devices, seed=chosen.seed))
     parts = fit(task, task.build(chosen.model), train, None, config, devices=devices, seed=chosen.seed)
     chunk = measure.chunk(measure.step_tokens(parts), steps=30)
@@ -111,6 +110,9 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
         for _ in tagger.stream(iter(lines), pretokenized=True):
             pass
         return tokens
+
+    def tag_line(line: str) -> None:
+        tagger.predict([line], pretokenized=True)
 
     caches = itertools.count()
 
@@ -141,88 +143,16 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
         note("tagging tokens/s, from lines of text", measure.rate(tag_lines))
         for name, measured in measure.shares(tag_dataset).items():
             note(f"tagging: share of {name}", measured)
-        times = latencies(tagger, lines, first=200 * repeat)
-        note("latency of a sentence, p50 ms", 1e3 * times[len(times) // 2])
-        note("latency of a sentence, p95 ms", 1e3 * times[int(len(times) * 0.95)])
-        for name, measured in against_pytorch_crf(task, train, chosen.train.batch_tokens).items():
+        times = measure.latencies(tag_line, measure.in_turn(lines, 200 * repeat, 200))
+        for name, values in measure.percentiles(times, "sentence").items():
+            figures[name] += values
+        batches = task.batches(train, tokens=chosen.train.batch_tokens, shuffle=np.random.default_rng(0))
+        for name, measured in against_pytorch_crf(itertools.islice(batches, 20), len(task.labels.names)).items():
             note(name, measured)
     counted = {"training kFLOP a token, forward": flops / 1e3, "padding share of training positions": padding}
     for name, measured in counted.items():
         note(name, measured)
     return settings, figures
-
-
-def latencies(tagger: Any, lines: list[str], *, first: int) -> list[float]:
-    """Seconds for each of 200 sentences, one at a time, shortest first."""
-    times = []
-    for number in range(first, first + 200):
-        line = lines[number % len(lines)]
-        began = time.perf_counter()
-        tagger.predict([line], pretokenized=True)
-        times.append(time.perf_counter() - began)
-    return sorted(times)
-
-
-def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float, float]:
-    """Forward FLOPs a real token in matrix products with weights (2 a weight and row), and the share of padding.
-
-    Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
-    """
-    import torch
-
-    counts: Counter[str] = Counter()
-    batch: Any = None
-
-    def rows(x: torch.Tensor) -> int:
-        return int(batch.lengths.sum()) if x.shape[:2] == batch.words.positions.shape else x.numel() // x.size(-1)
-
-    shuffle = np.random.default_rng(chosen.seed)
-    module.eval()
-    with torch.inference_mode(), measure.counted_flops(module, rows) as flops:
-        for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
-            module(batch.words, batch.lengths)
-            counts["tokens"] += int(batch.lengths.sum())
-            counts["positions"] += batch.words.positions.numel()
-    return sum(flops) / counts["tokens"], 1 - counts["tokens"] / counts["positions"]
-
-
-def against_pytorch_crf(task: Any, train: Any, tokens: int) -> dict[str, float]:
-    """Time of the pytorch-crf package over ours, for the loss with its gradient and for the best path.
-
-    Nothing where that package is not installed.
-    """
-    try:
-        import torchcrf
-    except ImportError:
-        return {}
-    import torch
-
-    from seqtext.nn.crf import CRF
-
-    labels = len(task.labels.names)
-    ours, theirs = CRF(labels), torchcrf.CRF(labels, batch_first=True)
-    seconds: dict[str, float] = defaultdict(float)
-
-    def compare(batch: Any) -> None:
-        logits = torch.randn(*batch.labels.shape, labels, requires_grad=True)
-        mask = torch.arange(logits.size(1)) < batch.lengths[:, None]
-        jobs: dict[str, Callable[[], Any]] = {
-            "our loss": lambda: ours.nll(logits, batch.labels, batch.lengths).sum().backward(),
-            "their loss": lambda: (-theirs(logits, batch.labels, mask, reduction="sum")).backward(),
-            "our path": lambda: ours.viterbi(logits, batch.lengths),
-            "their path": lambda: theirs.decode(logits, mask),
-        }
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name] += time.perf_counter() - began
-
-    for batch in itertools.islice(task.batches(train, tokens=tokens, shuffle=np.random.default_rng(0)), 20):
-        compare(batch)
-    return {
-        "CRF loss and gradient: time of pytorch-crf / ours": seconds["their loss"] / seconds["our loss"],
-        "CRF best path: time of pytorch-crf / ours": seconds["their path"] / seconds["our path"],
-    }
 
 
 def write_corpus(folder: Path, sentences: int | None) -> Path:

@@ -24,9 +24,9 @@ import copy
 import itertools
 import json
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,10 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             note(f"{name}, sentences/s", measure.rate(work[name]))
             for part, measured in measure.shares(work[name]).items():
                 note(f"{name}: share of {part}", measured)
-            times = latencies(translator, lines, beam=beam, first=100 * repeat)
-            note(f"{name}, latency of a sentence, p50 ms", 1e3 * times[len(times) // 2])
-            note(f"{name}, latency of a sentence, p95 ms", 1e3 * times[int(len(times) * 0.95)])
+            one = partial(translate_one, translator, beam)
+            times = measure.latencies(one, measure.in_turn(lines, 100 * repeat, 100))
+            for label, values in measure.percentiles(times, "sentence").items():
+                figures[f"{name}, {label}"] += values
             found = tokens(prediction.text for prediction in translator.predict(lines, beam=beam))
             note(f"{name}, tokens / those of the references", found / wanted)
     note("kFLOP a target token, forward", flops / 1e3)
@@ -203,14 +204,8 @@ class Counted:
                 yield before
 
 
-def latencies(translator: Any, lines: list[str], *, beam: int, first: int) -> list[float]:
-    """Seconds for each of 100 sentences, one at a time, shortest first."""
-    times = []
-    for number in range(first, first + 100):
-        began = time.perf_counter()
-        translator.predict([lines[number % len(lines)]], beam=beam)
-        times.append(time.perf_counter() - began)
-    return sorted(times)
+def translate_one(translator: Any, beam: int, line: str) -> None:
+    translator.predict([line], beam=beam)
 
 
 def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float, float]:
@@ -245,14 +240,14 @@ def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float,
     return sum(flops) / counts["targets"], counts["sentences"] / counts["batches"]
 
 
-def write_corpus(folder: Path) -> Path:
-    """Write train, valid and test as parallel files of Multi30k's sizes."""
+def write_corpus(folder: Path, sizes: Mapping[str, int] = SIZES) -> Path:
+    """Write train, valid and test as parallel files, of Multi30k's sizes or of `sizes`."""
     folder.mkdir()
     rng = np.random.default_rng(1)
     words = {language: coined(rng, WORDS) for language in ("en", "de")}
     chances = 1.0 / np.arange(1, WORDS + 1)
     chances /= chances.sum()
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         lengths = np.interp(rng.random(size), SHARES, LENGTHS).round().astype(int)
         lines: dict[str, list[str]] = {"en": [], "de": []}
         for length in lengths.tolist():

@@ -26,7 +26,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,25 +202,31 @@ def flops_per_tree(module: Any, trees: Any) -> float:
     return 2 * total / len(trees.sizes)
 
 
-def write_trees(folder: Path) -> Path:
+def write_trees(folder: Path, sizes: Mapping[str, int] = SIZES) -> Path:
     """Write train, valid and test as files of random trees, a tree a line."""
     folder.mkdir()
     rng = np.random.default_rng(1)
     chances = 1.0 / np.arange(1, VOCABULARY + 1)
     chances /= chances.sum()
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         shares = rng.random(size) * (len(LENGTHS) - 1)
         lengths = np.interp(shares, np.arange(len(LENGTHS)), LENGTHS).round().astype(int)
         lines = []
         for length in lengths.tolist():
             words = [f"w{word}" for word in rng.choice(VOCABULARY, size=length, p=chances).tolist()]
-            parts = [f"({rng.integers(5)} {word})" for word in words]
+            parts = [(1, f"({label(rng, 1)} {word})") for word in words]
             while len(parts) > 1:  # two neighbours become one node, until one is left
                 place = int(rng.integers(len(parts) - 1))
-                parts[place : place + 2] = [f"({rng.integers(5)} {parts[place]} {parts[place + 1]})"]
-            lines.append(parts[0] + "\n")
+                (left, one), (right, other) = parts[place : place + 2]
+                parts[place : place + 2] = [(left + right, f"({label(rng, left + right)} {one} {other})")]
+            lines.append(parts[0][1] + "\n")
         (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def label(rng: np.random.Generator, words: int) -> int:
+    """One of five; the neutral one mostly for words, and for a fifth of the sentences, as in SST."""
+    return 2 if rng.random() < 0.9 * words**-0.5 else (0, 1, 3, 4)[int(rng.integers(4))]
 
 
 if __name__ == "__main__":

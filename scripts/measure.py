@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,16 +68,49 @@ def chunk(tokens: Iterator[int], *, steps: int) -> Callable[[], int]:
 def lasting(tokens: Iterator[int], *, seconds: float) -> Callable[[], int]:
     """A chunk of so many steps as take about `seconds`, two at least; some are taken to warm up and to find out."""
     next(tokens), next(tokens)
-    began = time.perf_counter()
+    began = now()
     next(tokens)
-    return chunk(tokens, steps=max(2, round(seconds / (time.perf_counter() - began))))
+    return chunk(tokens, steps=max(2, round(seconds / (now() - began))))
+
+
+def now() -> float:
+    """Seconds on a clock, once a GPU, where one is used, has done all that it was given."""
+    if on_gpu():
+        sys.modules["torch"].cuda.synchronize()
+    return time.perf_counter()
+
+
+def on_gpu() -> bool:
+    """Whether this process uses a GPU. Does not import torch."""
+    return "torch" in sys.modules and bool(sys.modules["torch"].cuda.is_initialized())
 
 
 def rate(work: Callable[[], int]) -> float:
     """Tokens a second of `work`, which gives the tokens that it handled."""
-    began = time.perf_counter()
+    began = now()
     tokens = work()
-    return tokens / (time.perf_counter() - began)
+    return tokens / (now() - began)
+
+
+def latencies(work: Callable[[Any], object], items: Iterable[Any]) -> list[float]:
+    """Seconds of `work` for each item, one at a time, shortest first."""
+    times = []
+    for item in items:
+        began = now()
+        work(item)
+        times.append(now() - began)
+    return sorted(times)
+
+
+def percentiles(times: Sequence[float], of: str) -> Figures:
+    """The middle and the 95th percentile of sorted seconds, as figures of the latency of one `of`."""
+    places = {"p50": len(times) // 2, "p95": int(len(times) * 0.95)}
+    return {f"latency of a {of}, {name} ms": [1e3 * times[place]] for name, place in places.items()}
+
+
+def in_turn(items: Sequence[Any], first: int, count: int) -> list[Any]:
+    """So many items from number `first` on, from the beginning again where they end."""
+    return [items[number % len(items)] for number in range(first, first + count)]
 
 
 def shares(work: Callable[[], int]) -> dict[str, float]:
@@ -86,10 +119,10 @@ def shares(work: Callable[[], int]) -> dict[str, float]:
     The profiler slows small operations several times over and hardly the large ones: so a share is the time of its
     kernels under the profiler, over the time that as many tokens take without it, just before and just after.
     """
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import profile
 
     before = 1.0 / rate(work)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=activities()) as profiler:
         tokens = work()
     after = 1.0 / rate(work)
     plain = tokens * (before + after) / 2
@@ -99,6 +132,19 @@ def shares(work: Callable[[], int]) -> dict[str, float]:
         "matrix products": products / plain,
         "the two together": (recurrence + products) / plain,
     }
+
+
+def activities() -> list[Any]:
+    """What torch's profiler should record."""
+    from torch.profiler import ProfilerActivity
+
+    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu() else [])]
+
+
+def microseconds(event: Any, *, own: bool = False) -> float:
+    """Time of a profiler's event, or of what it does itself: that of its kernels where a GPU is used."""
+    prefix, kind = "self_" if own else "", "device" if on_gpu() else "cpu"
+    return float(getattr(event, f"{prefix}{kind}_time_total"))
 
 
 def kernel_seconds(events: Any) -> tuple[float, float]:
@@ -114,9 +160,9 @@ def kernel_seconds(events: Any) -> tuple[float, float]:
         if _within(event.cpu_parent, is_recurrent):
             continue
         if is_recurrent(event):
-            recurrence += event.cpu_time_total
+            recurrence += microseconds(event)
         elif event.name in PRODUCTS:
-            products += event.self_cpu_time_total
+            products += microseconds(event, own=True)
     return recurrence / 1e6, products / 1e6
 
 
@@ -157,12 +203,13 @@ def counted_flops(module: torch.nn.Module, rows: Callable[[torch.Tensor], int] |
             hook.remove()
 
 
-def matrix_rates(size: int = 1024) -> dict[str, float]:
+def matrix_rates(device: str = "cpu") -> dict[str, float]:
     """FLOP/s of one large matrix product on this machine, now, the best of several, by kernel and number format.
 
     torch.mm is what a linear layer runs; oneDNN's float32 kernel is twice as fast on some processors, and the same on
     others.
     """
+    size = 1024 if device == "cpu" else 8192
     import torch
 
     from seqtext.nn.products import product
@@ -172,12 +219,12 @@ def matrix_rates(size: int = 1024) -> dict[str, float]:
     kernels = {"torch.mm": (torch.mm, wide), "float32": (product, wide), "bf16": (product, bf16)}
     rates = {}
     for name, (kernel, number) in kernels.items():
-        a, b = torch.randn(2, size, size, dtype=number).unbind()
+        a, b = torch.randn(2, size, size, dtype=number, device=device).unbind()
         best = float("inf")
         for _ in range(8):
-            began = time.perf_counter()
+            began = now()
             kernel(a, b)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, now() - began)
         rates[name] = 2 * size**3 / best
     return rates | {"float32": max(rates["float32"], rates["torch.mm"])}
 
@@ -200,6 +247,43 @@ def peak_memory(command: Sequence[str], *, cache: Path) -> float:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6  # macOS counts bytes, Linux KiB
 
 
+def start_up(*arguments: str, given: str = "") -> float:
+    """Seconds that a new Python takes from its start to its end; `given` is what it reads."""
+    whole = [sys.executable, *arguments]
+    began = time.perf_counter()
+    done = subprocess.run(whole, input=given, capture_output=True, text=True, encoding="utf-8")
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise InputError(f"{' '.join(whole)}: exit code {done.returncode}\n{done.stderr}")
+    return seconds
+
+
+def forward_flops(part: torch.nn.Module, task: Any, module: Any, train: Any, chosen: Any) -> tuple[float, float]:
+    """Forward FLOPs a real token in the layers of `part` of a module that reads sentences, and the share of padding.
+
+    Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
+    """
+    import numpy as np
+
+    tokens = positions = 0
+    batch: Any = None
+
+    def rows(x: torch.Tensor) -> int:
+        count, longest = len(batch.lengths), int(batch.lengths.max())
+        # A parser reads a mark before and after each sentence.
+        marks = x.size(1) - longest if x.dim() == 3 and x.size(0) == count else -1
+        return int(batch.lengths.sum()) + marks * count if 0 <= marks <= 2 else x.numel() // x.size(-1)
+
+    shuffle = np.random.default_rng(chosen.seed)
+    module.eval()
+    with counted_flops(part, rows) as flops:  # with gradients: without them, other kernels take some products
+        for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
+            task.loss(module, batch)
+            tokens += int(batch.lengths.sum())
+            positions += len(batch.lengths) * int(batch.lengths.max())
+    return sum(flops) / tokens, 1 - tokens / positions
+
+
 def is_ratio(name: str) -> bool:
     """Whether a figure is one of two things measured together, which another load of the machine changes least."""
     return "share" in name or " / " in name
@@ -207,13 +291,14 @@ def is_ratio(name: str) -> bool:
 
 def report(figures: Figures) -> None:
     """Print ratios first, then the rest: median (smallest-largest)."""
+    width = max(map(len, figures))
     for title, wanted in (("ratios", True), ("figures", False)):
         print(f"\n{title}, median (min-max)")
         for name, values in figures.items():
             if is_ratio(name) != wanted:
                 continue
             low, middle, high = (_show(value) for value in (min(values), statistics.median(values), max(values)))
-            print(f"  {name:<52} {middle:>10}" + (f"  ({low}-{high})" if len(values) > 1 else ""))
+            print(f"  {name:<{width}} {middle:>10}" + (f"  ({low}-{high})" if len(values) > 1 else ""))
 
 
 def _show(value: float) -> str:
@@ -278,8 +363,16 @@ def main(measure: Callable[[argparse.Namespace, Path], tuple[Mapping[str, Any], 
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     report(figures)
     if arguments.json:
-        values = {name: {"median": statistics.median(v), "all": v} for name, v in figures.items()}
-        Path(arguments.json).write_text(json.dumps({"settings": settings, "figures": values}, indent=2) + "\n")
+        write_json(arguments.json, {"settings": settings, "figures": summary(figures)})
+
+
+def summary(figures: Figures) -> dict[str, Any]:
+    """Figures as JSON objects: the median, and all values."""
+    return {name: {"median": statistics.median(values), "all": values} for name, values in figures.items()}
+
+
+def write_json(path: str, value: Any) -> None:
+    Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def begin(settings: dict[str, Any]) -> dict[str, Any]:
