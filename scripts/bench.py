@@ -1,6 +1,6 @@
 """Speed of every task's main recipe: one table a task, without a download.
 
-    python scripts/bench.py [TASK ...] [--device cpu|cuda|auto] [--profile] [--quick] [--repeats 5] [--seconds 1]
+    python scripts/bench.py [TASK ...] [--device cpu|cuda|auto] [--profile] [--quick] [--repeats 3] [--seconds 1]
                             [--scale 1] [--threads N] [--json FILE]
 
 Tasks are ner, sentiment, lm, translation and tree-sentiment; all, where none is named. Data are seeded and synthetic,
@@ -66,13 +66,13 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, instead of speed")
     parser.add_argument("--quick", action="store_true", help="a short look: --repeats 2 --seconds 0.3 --scale 0.1")
-    parser.add_argument("--repeats", type=measure.count, help="measurements of each figure (default 5)")
+    parser.add_argument("--repeats", type=measure.count, help="measurements of each figure (default 3)")
     parser.add_argument("--seconds", type=float, help="of each measurement of training, about (default 1)")
     parser.add_argument("--scale", type=float, help="size of the data, as a share of the usual (default 1)")
     parser.add_argument("--threads", type=measure.count, help="threads of torch; default: what torch chooses")
     parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
     arguments = parser.parse_args()
-    for name, usual, quick in (("repeats", 5, 2), ("seconds", 1.0, 0.3), ("scale", 1.0, 0.1)):
+    for name, usual, quick in (("repeats", 3, 2), ("seconds", 1.0, 0.3), ("scale", 1.0, 0.1)):
         if getattr(arguments, name) is None:
             setattr(arguments, name, quick if arguments.quick else usual)
     if arguments.threads:  # read by the OpenMP runtime when torch is imported, here and in the processes that follow

@@ -20,7 +20,7 @@ import numpy as np
 
 VECTORS = 50
 """Features of the random vectors."""
-CONLL_SENTENCES, SST_TREES, MULTI30K_PAIRS = 7000, 2000, 16_000
+CONLL_SENTENCES, SST_TREES, MULTI30K_PAIRS, PTB_TOKENS = 6000, 2000, 16_000, 60_000
 """Of training, at scale 1; other parts have fewer."""
 
 
@@ -107,7 +107,7 @@ SUBJECTS = {
     ),
     "lm": Subject(
         "lm-ptb",
-        lambda folder, scale: bench_lm.write_corpus(folder, max(4000, round(scale * bench_lm.TOKENS))),
+        lambda folder, scale: bench_lm.write_corpus(folder, max(4000, round(scale * PTB_TOKENS))),
         lambda folder: (folder / "valid.txt").read_text(encoding="utf-8").splitlines(),
         lambda module, task, train, chosen: bench_lm.count_flops(task, module, train, chosen),
     ),

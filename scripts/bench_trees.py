@@ -32,6 +32,7 @@ from typing import Any
 
 import measure
 import numpy as np
+from bench_translation import coined
 from measure import Figures
 
 from seqtext.errors import InputError
@@ -208,12 +209,13 @@ def write_trees(folder: Path, sizes: Mapping[str, int] = SIZES) -> Path:
     rng = np.random.default_rng(1)
     chances = 1.0 / np.arange(1, VOCABULARY + 1)
     chances /= chances.sum()
+    coins = coined(np.random.default_rng(2), VOCABULARY)
     for split, size in sizes.items():
         shares = rng.random(size) * (len(LENGTHS) - 1)
         lengths = np.interp(shares, np.arange(len(LENGTHS)), LENGTHS).round().astype(int)
         lines = []
         for length in lengths.tolist():
-            words = [f"w{word}" for word in rng.choice(VOCABULARY, size=length, p=chances).tolist()]
+            words = [coins[word] for word in rng.choice(VOCABULARY, size=length, p=chances).tolist()]
             parts = [(1, f"({label(rng, 1)} {word})") for word in words]
             while len(parts) > 1:  # two neighbours become one node, until one is left
                 place = int(rng.integers(len(parts) - 1))
