@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -94,9 +95,18 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=600, help="MiB of memory, as of `ulimit -d` (default 600)")
     parser.add_argument("--steps", type=int, default=200, help="steps of training (default 200)")
     parser.add_argument("--folder", required=True, help="where the corpus and its caches are put, and kept")
+    parser.add_argument("--generate", action="store_true", help="only write the text, without the limit")
     arguments = parser.parse_args()
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    tokens, path = arguments.tokens, folder / "train.txt"
+    if arguments.generate:
+        with stage("generating the text", tokens, Memory()):
+            generate(folder / "unfinished.txt", tokens)
+        (folder / "unfinished.txt").rename(path)
+        return
+    if not path.is_file():  # in a process of its own, for what is measured here not to begin with what it leaves
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--generate"], check=True)
     os.environ["SEQTEXT_CACHE"] = str(folder / "cache")
     # Arrow's usual allocator sets a gigabyte of address space aside, which counts before it is used.
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
@@ -104,13 +114,7 @@ def main() -> None:
     memory = Memory()
 
     from seqtext import recipe as recipes
-    from seqtext import series  # noqa: F401  all that a training loads is loaded
 
-    tokens, path = arguments.tokens, folder / "train.txt"
-    if not path.is_file():
-        with stage("generating the text", tokens, memory):
-            generate(folder / "unfinished.txt", tokens)
-        (folder / "unfinished.txt").rename(path)
     size = path.stat().st_size
     print(f"{path}: {size:,} bytes, {size / (arguments.limit << 20):.1f} times the limit of {arguments.limit} MiB")
 
@@ -120,7 +124,7 @@ def main() -> None:
     from seqtext.training.distributed import Devices
     from seqtext.training.loop import Stepped, fit
 
-    changes = {"data.train": str(path), "data.hold_out": 0.001, "data.pretokenized": "yes", "train.batch_tokens": 700}
+    changes = {"data.train": str(path), "data.hold_out": 0.001, "data.pretokenized": "yes", "train.batch_tokens": 350}
     chosen = recipes.load("lm", changes)
     with stage("reading: text to lines in Arrow", tokens, memory):
         train = chosen.task.read(chosen.data, "train")

@@ -50,6 +50,7 @@ def test_a_step_is_computation_and_what_of_the_exchange_does_not_overlap() -> No
     assert scaling.step(cost, 4, fast)[0] == pytest.approx(0.035)  # all of it overlaps
 
 
+@pytest.mark.slow
 def test_the_script_measures_two_processes(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "scaling.py"), "sentiment", "--steps", "2", "--repeats", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -62,6 +63,7 @@ def test_the_script_measures_two_processes(tmp_path: Path) -> None:
     assert "a batch as large for each worker" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the limit and what it counts are Linux's")
 def test_a_corpus_is_streamed_under_a_limit(tmp_path: Path) -> None:
     words = ["--tokens", "30000", "--steps", "2", "--limit", "1500", "--folder", str(tmp_path)]

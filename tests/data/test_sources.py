@@ -2,6 +2,8 @@
 
 import gzip
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -334,12 +336,27 @@ def test_any_damage_rebuilds(cache_folder):
 def test_a_build_that_fails_leaves_nothing(cache_folder):
     def build(write):
         write({"n": [1]})
-        assert [path.suffix for path in cache_folder.iterdir()] == [".tmp"]
+        assert sorted(path.suffix for path in cache_folder.iterdir()) == [".lock", ".tmp"]
         raise DataError("line 2 is wrong", path="file")
 
     with pytest.raises(DataError, match=r"^file: line 2 is wrong$"):
         cached("key", schema=SCHEMA, build=build)
     assert list(cache_folder.iterdir()) == []
+
+
+def test_who_comes_while_another_builds_waits_for_it(cache_folder):
+    builds = []
+
+    def build(write):
+        builds.append(1)
+        time.sleep(0.2)
+        write({"n": [1]})
+        return {}
+
+    with ThreadPoolExecutor(4) as several:
+        found = list(several.map(lambda _: cached("key", schema=SCHEMA, build=build).dataset["n"][0], range(4)))
+    assert (found, builds) == ([1] * 4, [1])
+    assert [path.suffix for path in cache_folder.iterdir()] == [".arrow"]
 
 
 def test_old_leftovers_are_swept_and_young_ones_kept(cache_folder, monkeypatch):
