@@ -118,13 +118,16 @@ def resume(
             )
     with locked(folder), signals() as caught:
         snapshot = load_checkpoint(folder / "checkpoints" / "last")
-        settle(folder / "checkpoints" / "last")
-        for place in (folder, folder / "checkpoints"):
-            sweep(place)
-        if recipe.train != run.recipe.train:
-            # What the run is from now on; it is not finished, whatever it was.
-            write_text(folder / "recipe.toml", recipe.toml())
-            runs.write_meta(run, finished="")
+        try:
+            settle(folder / "checkpoints" / "last")
+            for place in (folder, folder / "checkpoints"):
+                sweep(place)
+            if recipe.train != run.recipe.train:
+                # What the run is from now on; it is not finished, whatever it was.
+                write_text(folder / "recipe.toml", recipe.toml())
+                runs.write_meta(run, finished="")
+        except OSError as error:
+            raise _unwritable(folder, error) from None
         return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, tensorboard, listen, caught)
 
 
@@ -218,9 +221,7 @@ def _train(
         with placing(recipe.data, "train"):
             raise error
     except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}"
-        ) from None
+        raise _unwritable(folder, error) from None
     finally:
         events.close()
         if log is not None:
@@ -228,6 +229,10 @@ def _train(
         held.close()
     assert run is not None
     return run
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}")
 
 
 def _finish(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqtext.errors import RunError
 from seqtext.task import Task, predict_all, to_device
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
@@ -138,8 +139,10 @@ def fit(
         frozen = _freeze(layers, progress.epoch, devices)
         tokens, began = 0, time.perf_counter()
         batches = iter(_epoch(task, train, config, seed, progress.epoch, devices))
-        for _ in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
-            next(batches)
+        for done in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
+            if next(batches, None) is None:
+                place = resume.place if resume else ""
+                raise RunError(f"{place}: damaged: {progress.batch} batches into an epoch of {done}")
         if progress.batch == 0:
             carry = None
         rate = schedule.rate(max(0, progress.step - 1))  # of the last step, where an epoch goes on with none left
