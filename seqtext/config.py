@@ -32,6 +32,10 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+SHOWN = 100
+"""Characters of a value in a message."""
+LONGEST = 20_000
+"""Characters of a recipe; Python's reader of TOML can take minutes over longer ones."""
 
 
 def parse(schema: type[C], values: Mapping[str, Any], *, source: str, prefix: str = "") -> C:
@@ -63,19 +67,19 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
             line = f"{key}.name: missing; it must be one of {', '.join(names)}"
         elif kind == "union_tag_invalid":
             given = given["name"]
-            line = f"{key}.name: expected one of {', '.join(names)}, got {given!r}{_near(given, names)}"
+            line = f"{key}.name: expected one of {', '.join(names)}, got {_shown(given)}{_near(given, names)}"
         elif kind in ("value_error", "assertion_error"):
             # A check of a whole table may find several faults, a line each.
             lines |= {(f"{key}: {fault}", ""): [] for fault in message.partition(", ")[2].split("\n")}
             continue
         elif kind in ("model_type", "model_attributes_type", "dict_type"):
-            line = f"{key}: expected a table{' with a name' if names else ''}, got {given!r}"
+            line = f"{key}: expected a table{' with a name' if names else ''}, got {_shown(given)}"
         elif message.startswith("Input should be "):
             wanted = "true or false" if kind == "bool_type" else message.removeprefix("Input should be ")
-            lines.setdefault((f"{key}: expected ", f", got {given!r}"), []).append(wanted)
+            lines.setdefault((f"{key}: expected ", f", got {_shown(given)}"), []).append(wanted)
             continue
         else:
-            line = f"{key}: {message[0].lower()}{message[1:]}, got {given!r}"
+            line = f"{key}: {message[0].lower()}{message[1:]}, got {_shown(given)}"
         lines[line, ""] = []
     return [head + " or ".join(wanted) + tail for (head, tail), wanted in lines.items()]
 
@@ -83,6 +87,12 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
 def _near(given: Any, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _shown(given: Any) -> str:
+    """A value as messages show it."""
+    text = repr(given)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _walk(schema: type[Config], location: Sequence[int | str]) -> tuple[list[str], type[Config] | None, Any]:
@@ -182,6 +192,8 @@ def _assignment(text: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not all(key.split(".")):
         return "", text
+    if len(value) > LONGEST:
+        return key, value
     try:
         table = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):  # not TOML, or thousands of digits or brackets
@@ -196,7 +208,10 @@ def _copy(values: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The table in a TOML file. Raises `ConfigError` naming file and line where it is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if len(text) > LONGEST:
+            raise ConfigError(str(path), [f"{len(text):,} characters; a recipe has at most {LONGEST:,}"])
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file"]) from None
     except IsADirectoryError:

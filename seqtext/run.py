@@ -18,6 +18,7 @@ A run appears complete: it is made under another name and renamed. Loading one r
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -107,6 +108,8 @@ def create(
             if folder.is_dir():  # Not empty any more where another training made its run here in the meantime.
                 folder.rmdir()
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise RunError(f"{folder}: another training made its run here meanwhile; choose another --out") from None
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return Run(folder, recipe, task, meta)
 

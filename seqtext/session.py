@@ -119,13 +119,16 @@ def resume(
             snapshot = load_checkpoint(folder / "checkpoints" / "last")
         recipe, _ = settled(recipe, device, group=group)  # has been, but for one whose recipe was written by hand
         if group.first:
-            settle(folder / "checkpoints" / "last")
-            for place in (folder, folder / "checkpoints"):
-                sweep(place)
-            if recipe.train != run.recipe.train:
-                # What the run is from now on; it is not finished, whatever it was.
-                write_text(folder / "recipe.toml", recipe.toml())
-                runs.write_meta(run, finished="")
+            try:
+                settle(folder / "checkpoints" / "last")
+                for place in (folder, folder / "checkpoints"):
+                    sweep(place)
+                if recipe.train != run.recipe.train:
+                    # What the run is from now on; it is not finished, whatever it was.
+                    write_text(folder / "recipe.toml", recipe.toml())
+                    runs.write_meta(run, finished="")
+            except OSError as error:
+                raise _unwritable(folder, error) from None
         return _train(recipe, run.task, splits, device, folder, {}, run, snapshot, group, tensorboard, listen)
 
 
@@ -276,9 +279,7 @@ def _train(
         advice = f"; go on from the last checkpoint with: seqtext train --resume {folder}" if run is not None else ""
         raise Lost(f"{folder}: {error}{advice}") from None
     except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}"
-        ) from None
+        raise _unwritable(folder, error) from None
     finally:
         events.close()
         if log is not None:
@@ -297,6 +298,10 @@ def _keep(folder: Path, event: Stepped | EpochEnded, group: Processes) -> None:
     snapshot = event.snapshot()
     if group.first:
         save_checkpoint(folder / "checkpoints" / "last", snapshot)
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}")
 
 
 def _finish(

@@ -245,7 +245,7 @@ def test_of_two_trainings_into_one_folder_the_first_stays(corpus, tmp_path, monk
 
     first = []
     monkeypatch.setattr(runs, "create", second)
-    with pytest.raises(RunError, match=r"run: cannot be written: Directory not empty$"):
+    with pytest.raises(RunError, match=r"run: another training made its run here meanwhile; choose another --out$"):
         train(corpus, out, seed=5)
     assert (out / "model.safetensors").read_bytes() == first[0]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -36,10 +36,18 @@ class Commands(TyperGroup):
                 print(file=sys.stderr)  # ends the line that has the terminal's ^C
             raise
         except BrokenPipeError:
-            # Not for typer to see, which exits with 1; and nothing is left for Python to flush into the closed pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Not for typer to see, which exits with 1.
+            _drop_output()
             sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:  # of a full disk, say; what knows more of its files has raised an InputError already
+            _drop_output()
+            raise InputError(f"{error.filename or 'the output'}: {error.strerror or error}") from None
         return result
+
+
+def _drop_output() -> None:
+    """Leave nothing for Python to flush at its end into a closed pipe or a full disk."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

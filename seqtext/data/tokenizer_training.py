@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -138,13 +138,9 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
     library.normalizer = normalizers.Sequence([*spaces, *_normalisers(config)])
     library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     library.decoder = decoders.Metaspace()
-    try:
-        library.train_from_iterator(texts, trainer)
-    except Exception as error:  # the library raises nothing narrower
-        if "vocabulary is not large enough" not in str(error):
-            raise
-        given = f"max_size = {config.max_size} of the unit 'unigram' is too small for the characters of the text"
-        raise DataError(f"{given}, each of which needs an entry: set data.tokenizer.max_size to more") from None
+    if config.unit == "unigram":
+        texts = _with_room(texts, library.normalizer.normalize_str, config, len(specials))
+    library.train_from_iterator(texts, trainer)
     if config.unit == "unigram":
         _settle(library, specials, byte_fallback=config.byte_fallback)
     elif config.byte_fallback:
@@ -153,6 +149,22 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
         # In this order, for the bytes of "▁" are no space.
         library.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback(), decoders.Fuse()])
     return library
+
+
+def _with_room(
+    texts: Iterable[str], normalise: Callable[[str], str], config: TokenizerConfig, specials: int
+) -> Iterator[str]:
+    """The texts; then raises `DataError` where their characters are too many, with which the library never ends."""
+    characters = {"▁"}
+    for text in texts:
+        characters.update(normalise(text))
+        yield text
+    needed = len(characters - {" "}) + specials + (len(BYTES) if config.byte_fallback else 0)
+    if config.max_size is not None and config.max_size < needed:
+        raise DataError(
+            f"max_size = {config.max_size} is too small for the unit 'unigram' and this text, whose characters and "
+            f"special entries are {needed}: set data.tokenizer.max_size to more"
+        )
 
 
 def _add_bytes(library: tokenizers.Tokenizer, specials: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,12 +40,18 @@ def load_checkpoint(folder: Path) -> Snapshot:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Write a safetensors file from any device; `about` travels in its header."""
+    """Write a safetensors file from any device; `about` travels in its header. Raises `OSError` as other writing does."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # Tied weights share memory, which safetensors refuses: each name gets a copy of its own.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     path.touch()
     mode = path.stat().st_mode  # safetensors lets nobody but the owner read its files; a run is for all who may
-    save_file(copies, path, metadata=about)
+    try:
+        save_file(copies, path, metadata=about)
+    except SafetensorError as error:  # its text holds what the system said: "... (os error 28)"
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+        raise
     path.chmod(mode)

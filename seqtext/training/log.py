@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ class MetricsLog:
                     self.board.add_scalar(f"{kind}/{key}", value, values["step"])
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(
+            OSError
+        ):  # every line was flushed: what cannot be written now, as the disk is full, was told then
+            self.file.close()
         if self.board is not None:
             self.board.close()
 

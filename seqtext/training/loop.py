@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqtext.errors import RunError
 from seqtext.task import Loss, Task, to_device
 from seqtext.training.config import TrainConfig
 from seqtext.training.distributed import Devices
@@ -144,8 +145,10 @@ def fit(
         _freeze(layers, progress.epoch)
         tokens, began = 0, time.perf_counter()
         batches = iter(_epoch(task, train, config, seed, progress.epoch, devices))
-        for _ in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
-            next(batches)
+        for done in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
+            if next(batches, None) is None:
+                place = resume.place if resume else ""
+                raise RunError(f"{place}: damaged: {progress.batch} batches into an epoch of {done}")
         if progress.batch == 0:
             carry = None
         rate = schedule.rate(max(0, progress.step - 1))  # of the last step, where an epoch goes on with none left
