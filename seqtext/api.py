@@ -34,6 +34,7 @@ from seqtext.task import (
     to_device,
 )
 from seqtext.training.distributed import Devices, resolve_device
+from seqtext.training.threads import limit_threads
 from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
@@ -299,6 +300,7 @@ def check(
     Raises `ConfigError` with all faults of the recipe, `DataError` for the data.
     """
     where = resolve_device(device)
+    limit_threads()
     chosen = recipes.choose(recipe, data=data, overrides=overrides)
     source_model = open_source(chosen.train.init_from) if chosen.train.init_from else None
     splits = session.read_splits(chosen)

@@ -19,6 +19,7 @@ from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.task import TranslatingTask, predict_all
 from seqtext.training.distributed import resolve_device
 from seqtext.training.precision import resolve
+from seqtext.training.threads import limit_threads
 
 PRECISIONS = ("float32", "bf16", "auto")
 
@@ -167,6 +168,7 @@ def load(
     opened, module = _open(run)
     if ensemble:
         module = _together(opened, module, [_open(other) for other in ensemble])
+    limit_threads()
     choice = resolve(precision, where)
     precision = choice.precision if choice else precision
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):

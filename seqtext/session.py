@@ -27,6 +27,7 @@ from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
 from seqtext.training.snapshot import Snapshot
+from seqtext.training.threads import limit_threads
 from seqtext.transfer import Source, Transferred, open_source, start_from
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def start(
 ) -> Run:
     """Train `recipe` into the new run folder `folder`."""
     runs.check_free(folder)
+    limit_threads()
     if tensorboard:
         check_tensorboard()
     source = open_source(recipe.train.init_from) if recipe.train.init_from else None
@@ -102,6 +104,7 @@ def resume(
     """Go on with a run from its last checkpoint, to the weights it would have had without the interruption."""
     if tensorboard:
         check_tensorboard()
+    limit_threads()
     run = runs.open_run(folder)
     keys = list(overrides) if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     wrong = [key for key in keys if key not in RESUMABLE]
