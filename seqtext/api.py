@@ -35,6 +35,7 @@ from seqtext.task import (
 )
 from seqtext.training.distributed import Devices, resolve_device
 from seqtext.training.processes import Processes, join
+from seqtext.training.threads import limit_threads
 from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
@@ -329,6 +330,7 @@ def check(
     Raises `ConfigError` with all faults of the recipe, `DataError` for the data.
     """
     where = resolve_device(device)
+    limit_threads()
     chosen = recipes.choose(recipe, data=data, overrides=overrides)
     source_model = open_source(chosen.train.init_from) if chosen.train.init_from else None
     splits = session.read_splits(chosen)

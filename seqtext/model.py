@@ -19,6 +19,7 @@ from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.task import TranslatingTask, predict_all
 from seqtext.training.distributed import resolve_device
 from seqtext.training.precision import resolve
+from seqtext.training.threads import limit_threads
 
 PRECISIONS = ("float32", "bf16", "auto")
 
@@ -172,6 +173,7 @@ def load(
                 raise InputError(f"--precision {precision}: {one.folder} is {one.form} and computes so")
     if ensemble:
         module = _together(opened, module, members[1:])
+    limit_threads()
     choice = resolve(precision, where)
     precision = choice.precision if choice else precision
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):

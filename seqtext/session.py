@@ -29,6 +29,7 @@ from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
 from seqtext.training.processes import ALONE, Lost, Processes
 from seqtext.training.snapshot import Snapshot
+from seqtext.training.threads import limit_threads
 from seqtext.transfer import Source, Transferred, open_source, start_from
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def start(
 ) -> Run:
     """Train `recipe` into the new run folder `folder`, with the other processes of `group`."""
     folder = Path(group.tell(str(folder)))
+    limit_threads()
     task = None
     with group.together():
         if group.first:
@@ -111,6 +113,7 @@ def resume(
     """Go on with a run from its last checkpoint, to the weights it would have had without the interruption."""
     if tensorboard:
         check_tensorboard()
+    limit_threads()
     with ExitStack() as held:
         with group.together():
             run, recipe, splits = _reopened(folder, overrides)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqtext.cli.options import Device, Json, recipe_names
+from seqtext.cli.options import Device, Json, Threads, recipe_names
 
 
 def check(
@@ -20,6 +20,7 @@ def check(
     ] = None,
     data: Annotated[str | None, typer.Option(help="A folder or source name in place of the recipe's own.")] = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Find all faults of a recipe, describe its data, and try one training step on the longest batch."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, SplitName
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, SplitName, Threads
 
 if TYPE_CHECKING:
     from seqtext.task import Listing, Passing
@@ -67,6 +67,7 @@ def evaluate(
     precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Score a run on held-out data: the figures, and a table for people.

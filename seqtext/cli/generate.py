@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seqtext.cli.options import Device, Json, RunFolder
+from seqtext.cli.options import Device, Json, RunFolder, Threads
 
 
 def generate(
@@ -42,6 +42,7 @@ def generate(
         bool, typer.Option("--allow-unknown", help="Let <unk>, the unknown word, come as any other.")
     ] = False,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Write on from a prompt with a language model, and print prompt and text as the tokens come.

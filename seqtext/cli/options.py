@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -31,6 +33,24 @@ SplitName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as training left it.")]
+
+
+def _use(threads: int | None) -> None:
+    """Have torch compute with so many threads, whether it is loaded yet or not."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(threads)
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        callback=_use,
+        help="Threads to compute with; by default OMP_NUM_THREADS, or else the cores that it may use, 4 at most.",
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

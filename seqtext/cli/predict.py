@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, lines_of, placed_lines
-from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, Threads
 
 if TYPE_CHECKING:
     from seqtext.task import DrawingTask
@@ -46,6 +46,7 @@ def predict(
     precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Read text, one example a line, and print one result a line, in the order of the input.

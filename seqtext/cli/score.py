@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, placed_lines
-from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, Threads
 
 
 def score(
@@ -26,6 +26,7 @@ def score(
     precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Give each line of a text its probability under a language model, one line for a line, in the order of the input.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqtext.cli.options import Device, Json, recipe_names
+from seqtext.cli.options import Device, Json, Threads, recipe_names
 from seqtext.cli.tables import figure
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def train(
         ),
     ] = None,
     device: Device = "auto",
+    threads: Threads = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard files into the run.")
     ] = False,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from seqtext.cli.lines import check_files, lines_of, prompted
-from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder
+from seqtext.cli.options import BatchTokens, Device, Json, Precision, RunFolder, Threads
 
 AT_ONCE = 16
 """Sentences that are translated together, at most, where attention is kept of them."""
@@ -88,6 +88,7 @@ def translate(
     precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Translate text, one sentence a line, and print one translation a line, in the order of the input.

@@ -122,11 +122,11 @@ class CNNOverCharacters(nn.Module):
         Every window that holds a real character counts, those half outside the word too; padding adds none.
         """
         margin = max(self.widths) - 1
-        padded = nn.functional.pad(characters, (margin, margin))  # (U, M + L + M)
-        if self.training:
-            products = self.taps(self.dropout(self.embedding(padded)))
+        if self.training:  # the product of no character is zero: a third of the positions of short words
+            products = self.taps(self.dropout(self.embedding(characters)))
         else:  # without dropout, each character's product is known beforehand
-            products = nn.functional.embedding(padded, self.taps(self.embedding.weight))
+            products = nn.functional.embedding(characters, self.taps(self.embedding.weight))
+        products = nn.functional.pad(products, (0, 0, margin, margin))  # (U, M + L + M, ...)
         taps = products.unflatten(2, (-1, self.filters)).unbind(2)  # sum of widths times (U, M + L + M, F)
         real = (characters != 0).sum(1, keepdim=True)  # (U, 1)
         size, first, outputs = characters.size(1), 0, []

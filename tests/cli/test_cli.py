@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 
 import seqtext
@@ -309,6 +310,16 @@ def test_other_numbers_change_probabilities_a_little_and_figures_tell(cli, run):
         assert some == pytest.approx(others, abs=0.05)
     table = cli("evaluate", run, "--precision", "bf16").out
     assert "computed in bf16" in table and "computed in" not in cli("evaluate", run).out
+
+
+def test_threads_are_as_many_as_the_command_says(cli, run, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        assert cli("predict", run, "--threads", 3, "-", stdin=b"Hello .\n").status == 0
+        assert torch.get_num_threads() == 3 and os.environ["OMP_NUM_THREADS"] == "3"
+    finally:
+        torch.set_num_threads(1)
+    assert cli("predict", run, "--threads", 0, "-").status == 2
 
 
 def test_a_line_of_20000_words_is_answered(cli, run):
