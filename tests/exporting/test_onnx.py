@@ -73,13 +73,16 @@ def rebuilt(model, crf):
 
 
 @pytest.fixture(scope="module")
-def tasks():
+def tasks(tmp_path_factory):
     """A task with what it learned from the sample, by its name."""
     found = {}
+    vectors = tmp_path_factory.mktemp("vectors") / "some.txt"
+    vectors.write_text("".join(f"{word} {len(word)} 0.5 -1.5\n" for word in ("the", "in", "of", "Berlin")))
 
     def get(name):
         if name not in found:
-            chosen = recipe.load(name)
+            overrides = [f"data.words.vectors={vectors}"] if name == "ner" else []
+            chosen = recipe.load(name, overrides)
             found[name] = chosen.task.fit(chosen.data, chosen.task.read(chosen.data, "valid"))
         return found[name]
 
