@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.data.sources import Split
-from seqtext.nn.threads import side_by_side
+from seqtext.nn.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from datasets import Dataset

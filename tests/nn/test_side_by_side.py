@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from seqtext.nn.threads import WORKERS, side_by_side
+from seqtext.nn.side_by_side import WORKERS, side_by_side
 
 
 @pytest.fixture(params=[1, 2, 3, 2 * WORKERS])
