@@ -46,8 +46,13 @@ def parts(module: nn.Module) -> list[Part]:
 
 
 def _parts(module: nn.Module, place: str) -> Iterator[Part]:
-    for child, layer in module.named_children():
+    for (
+        child,
+        layer,
+    ) in module._modules.items():  # not `named_children`, which leaves out the second name of a shared one
         name = f"{place}{child}"
+        if layer is None:
+            continue
         if type(layer) in (LSTM, GRU):
             kernel = [f"{name}.kernel.{matrix}" for matrix in ("weight_ih_l0", "weight_hh_l0")]
             wide = type(layer) is GRU or int(layer.kernel.hidden_size) >= NARROW  # type: ignore[union-attr, arg-type]
@@ -70,22 +75,22 @@ def to_int8(module: nn.Module, matrices: Iterable[str]) -> nn.Module:
         raise ValueError(f"{', '.join(sorted(unknown))}: no matrix that can have 8 bits")
     if not SUPPORTED:
         return module
-    for part in found:
-        if not part.computes:
-            continue
+    made: dict[int, nn.Module] = {}  # a table that two sides share stays one
+    layers = [(part, module.get_submodule(part.name)) for part in found if part.computes]
+    layer: Any
+    for part, layer in layers:
         above, _, name = part.name.rpartition(".")
-        layer: Any = module.get_submodule(part.name)
         if isinstance(layer, LSTM | GRU):
             layer.kernel = Int8Kernel(layer.kernel)
             continue
-        new: nn.Module
-        if isinstance(layer, Softmax):
-            new = Int8Softmax(layer)
-        elif isinstance(layer, nn.Embedding):
-            new = Int8Embedding(layer.weight.detach())
-        else:
-            new = Int8Linear(layer.weight, layer.bias)
-        setattr(module.get_submodule(above), name, new)
+        if id(layer) not in made:
+            if isinstance(layer, Softmax):
+                made[id(layer)] = Int8Softmax(layer)
+            elif isinstance(layer, nn.Embedding):
+                made[id(layer)] = Int8Embedding(layer.weight.detach())
+            else:
+                made[id(layer)] = Int8Linear(layer.weight, layer.bias)
+        setattr(module.get_submodule(above), name, made[id(layer)])
     return module
 
 

@@ -19,6 +19,7 @@ from seqtext.nn.int8 import (
 )
 from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
 from seqtext.nn.quantized import packed, parts, to_int8, unpacked
+from seqtext.nn.seq2seq import Seq2Seq, Seq2SeqConfig
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="this build of torch has no kernels of 8 bits")
 STEPS = 127 if SATURATES else 255
@@ -143,3 +144,12 @@ def test_an_adaptive_softmax_and_a_plain_recurrence():
     assert (model.softmax.log_probabilities(hidden) - expected).abs().max() < 0.2
     assert (model.softmax.nll(hidden, targets) - losses).abs().max() < 0.2
     assert torch.equal(model.embedding(torch.tensor([5])), model.embedding.weight[[5]])
+
+
+def test_a_table_that_both_sides_share_stays_one():
+    config = {"tied": "all", "embedding_size": 32, "encoder": {"hidden_size": 8}, "decoder": {"hidden_size": 8}}
+    model = Seq2Seq(Seq2SeqConfig.model_validate(config), 200, 200, joint=True)
+    names = [name for part in parts(model) for name in part.matrices]
+    assert {"target_embedding.weight", "source_embedding.weight", "softmax.weight"} < set(names)
+    to_int8(model, names)
+    assert type(model.source_embedding) is Int8Embedding and model.source_embedding is model.target_embedding
