@@ -113,11 +113,25 @@ def in_turn(items: Sequence[Any], first: int, count: int) -> list[Any]:
     return [items[number % len(items)] for number in range(first, first + count)]
 
 
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Within, batches are predicted one after another: the profiler and a clock of parts see one thread only."""
+    from seqtext.nn import side_by_side
+
+    workers, side_by_side.WORKERS = side_by_side.WORKERS, 1
+    try:
+        yield
+    finally:
+        side_by_side.WORKERS = workers
+
+
+@in_turn()
 def shares(work: Callable[[], int]) -> dict[str, float]:
     """Shares of the time of `work` in recurrent kernels and in other matrix products, forward and backward.
 
     The profiler slows small operations several times over and hardly the large ones: so a share is the time of its
-    kernels under the profiler, over the time that as many tokens take without it, just before and just after.
+    kernels under the profiler, over the time that as many tokens take without it, just before and just after. Batches
+    that are otherwise predicted side by side run one after another here.
     """
     from torch.profiler import profile
 

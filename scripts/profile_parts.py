@@ -21,7 +21,8 @@ an event is measured first, on a small operation with and without it, and an ope
 it, less that for each event within it. The parts' times on the clock are those of passes without the profiler, just
 before and just after; no part has more time in operators than it has there.
 
-Reading and encoding are done once, and are set against one epoch. On a GPU every boundary of parts waits for the
+Batches are predicted one after another here, not side by side as they otherwise are on a processor. Reading and
+encoding are done once, and are set against one epoch. On a GPU every boundary of parts waits for the
 device, so that work on both sides of it does not overlap; an operator's time is then that of its kernels, which the
 profiler does not slow, and Python overhead is all time in which the GPU waits within a part.
 """
@@ -221,7 +222,7 @@ def prediction(model: Any, lines: Sequence[str], *, repeats: int, **options: Any
     watched = [*modules(task, model.module), (task, "predict", OTHER, None)]
     watched += [(task, "prepare", READING, None), (task, "inputs", ENCODING, None)]
     found: Figures = {part: [] for part in PARTS}
-    with clock.watching(watched):
+    with measure.in_turn(), clock.watching(watched):
         work()
         for _ in range(repeats):
             _note(found, _split(work, clock))
