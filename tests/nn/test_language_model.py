@@ -88,12 +88,12 @@ def test_weight_dropout_that_keeps_all_is_the_fused_kernel_packed_or_not(cell):
 def test_embedding_dropout_takes_whole_tokens_wherever_they_stand():
     module = build(embedding_dropout=0.5).train()
     tokens = torch.arange(WORDS).repeat(2, 3)
-    rows = nn.functional.embedding(tokens, module._table())
+    rows = module._embed(tokens)
     dropped = (rows == 0).all(-1)
     assert 0 < dropped.sum() < dropped.numel()
     assert torch.equal(dropped[0], dropped[1]) and torch.equal(dropped[0, :WORDS], dropped[0, WORDS : 2 * WORDS])
     torch.testing.assert_close(rows[~dropped], 2 * module.embedding(tokens)[~dropped])
-    assert not (nn.functional.embedding(tokens, module.eval()._table()) == 0).all(-1).any()
+    assert not (module.eval()._embed(tokens) == 0).all(-1).any()
 
 
 def test_regularisers_are_added_once_a_target():
