@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -289,8 +290,9 @@ class Windows:
         self._begins = self._scored - warm[share]
         steps = int((np.diff(cuts) + warm).max())
         lengths = _random_lengths(steps, window, generator) if mode == "train" and generator is not None else None
-        self.bounds = [0, *np.cumsum(lengths).tolist()] if lengths else [*range(0, steps, window), steps]
-        """Where windows begin and end, in steps from the beginning of the streams."""
+        regular = np.append(np.arange(0, steps, window), steps)
+        self.bounds = regular if lengths is None else np.concatenate([[0], np.cumsum(lengths)])
+        """(windows + 1,) int64: where windows begin and end, in steps from the beginning of the streams."""
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -298,7 +300,7 @@ class Windows:
     def __iter__(self) -> Iterator[Window]:
         # Many windows are read at once: a stream's tokens lie together, and Python takes as long for few as for many.
         for group in range(0, len(self), AT_ONCE):
-            bounds = self.bounds[group : group + AT_ONCE + 1]
+            bounds = self.bounds[group : group + AT_ONCE + 1].tolist()
             whole = self._window(bounds[0], bounds[-1])
             for first, last in pairwise(bounds):
                 part = np.s_[:, first - bounds[0] : last - bounds[0]]
@@ -325,13 +327,13 @@ class Windows:
         return Window(block[:, :-1], targets, lines, first == 0)
 
 
-def _random_lengths(steps: int, window: int, generator: np.random.Generator) -> list[int]:
-    """Lengths of windows that add up to `steps`; the last one is what is left."""
-    lengths: list[int] = []
+def _random_lengths(steps: int, window: int, generator: np.random.Generator) -> np.ndarray:
+    """Lengths of windows, int64, that add up to `steps`; the last one is what is left."""
+    lengths = array("q")
     left = steps
     while left:
         mean = window if generator.random() < 0.95 else window / 2
         drawn = int(min(max(5, generator.normal(mean, 5)), window + 10))
         lengths.append(min(drawn, left))
         left -= lengths[-1]
-    return lengths
+    return np.array(lengths)
