@@ -96,8 +96,10 @@ class TreeClassifier(nn.Module):
             x, _ = self.leaves(x, lengths, with_state=False)
         leaves = x.flatten(0, 1).index_select(0, forest.leaves)
         # Compositions make their own gradients, in one number format; their products are small ones, level by level.
+        if torch.is_autocast_enabled(x.device.type):
+            leaves = leaves.float()
         with torch.autocast(x.device.type, enabled=False):
-            states = self.cell(leaves.to(torch.promote_types(leaves.dtype, torch.float32)), forest)  # (N, H)
+            states = self.cell(leaves, forest)  # (N, H)
         if self.training and self.dropout.p:
             mask = self.dropout.mask(x, states.size(1))  # (B, 1, H)
             states = states * mask.squeeze(1).index_select(0, forest.trees)
