@@ -12,7 +12,7 @@ for pretrained ones. Figures of one task:
 - training by `seqtext.training.loop.fit` from that run's weights, in float32 and in bf16: tokens/s, FLOP/s of the
   products with weights over the machine's rate in large matrix products at that moment, shares of the time in
   recurrent kernels and in matrix products (`measure.shares`),
-- prediction by `seqtext.load(RUN)`: all lines together, as a stream, and one at a time; a translator's in bf16 too,
+- prediction by `seqtext.load(RUN)`: all lines together, as a stream, and one at a time; in bf16 too where the task can,
 - code of other people beside ours (`compare_outside.py`, `reference_lm.py`), where it is installed: pytorch-crf for
   the tagger, the usual training loop for the language model, and torch's recurrent layers in a table of their own.
 
@@ -180,7 +180,7 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
         theirs, _ = bench_lm.reference(chosen, task, train, streams, device=device)
         usual = measure.lasting(theirs, seconds=arguments.seconds) if theirs else None
     models = {"float32": model}
-    with suppress(InputError):  # most tasks predict in float32 only
+    with suppress(InputError):  # where a task predicts in float32 only
         models["bf16"] = api.load(prepared.run, device=device, precision="bf16")
     words = sum(len(line.split()) for line in prepared.lines)
 
