@@ -32,12 +32,23 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def use_tensor_cores() -> None:
+    """Let a GPU multiply float32 numbers as TF32, with ten bits after the point: several times as fast.
+
+    Sums stay float32. Recurrent kernels and convolutions do so by torch's own default, other products do not: with both
+    alike, what a recipe reaches on a GPU hangs on one kind of rounding, and a loaded run scores as it did in training.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
 class Devices:
     """Device placement, autocast and the sums over processes that the loop needs."""
 
     def __init__(self, device: torch.device, *, precision: str = "float32") -> None:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
+        use_tensor_cores()
         self.device, self.precision = device, precision
         if chosen := resolve(precision, device):
             self.precision = chosen.precision
