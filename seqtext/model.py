@@ -17,7 +17,7 @@ from seqtext.errors import InputError
 from seqtext.run import Run
 from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.task import TranslatingTask, predict_all
-from seqtext.training.distributed import resolve_device
+from seqtext.training.distributed import resolve_device, use_tensor_cores
 from seqtext.training.precision import resolve
 from seqtext.training.threads import limit_threads
 
@@ -174,6 +174,7 @@ def load(
     if ensemble:
         module = _together(opened, module, members[1:])
     limit_threads()
+    use_tensor_cores()
     choice = resolve(precision, where)
     precision = choice.precision if choice else precision
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):

@@ -306,8 +306,13 @@ class CuttingTask(Protocol):
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Copy a batch to `device`, asynchronously where the source is pinned; `lengths` and `rows` stay where they are."""
+    """Copy a batch to `device`; `lengths` and `rows` stay where they are.
+
+    To a GPU through pinned memory, so that nothing waits for the copy but what is computed from it.
+    """
     if isinstance(batch, Tensor):
+        if device.type == "cuda" and batch.device.type == "cpu":
+            batch = batch.pin_memory()
         return batch.to(device, non_blocking=True)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         moved = {

@@ -124,9 +124,10 @@ class CNNOverCharacters(nn.Module):
         margin = max(self.widths) - 1
         if self.training:  # the product of no character is zero: a third of the positions of short words
             products = self.taps(self.dropout(self.embedding(characters)))
+            products = nn.functional.pad(products, (0, 0, margin, margin))  # (U, M + L + M, ...)
         else:  # without dropout, each character's product is known beforehand
-            products = nn.functional.embedding(characters, self.taps(self.embedding.weight))
-        products = nn.functional.pad(products, (0, 0, margin, margin))  # (U, M + L + M, ...)
+            padded = nn.functional.pad(characters, (margin, margin))  # (U, M + L + M)
+            products = nn.functional.embedding(padded, self.taps(self.embedding.weight))
         taps = products.unflatten(2, (-1, self.filters)).unbind(2)  # sum of widths times (U, M + L + M, F)
         real = (characters != 0).sum(1, keepdim=True)  # (U, 1)
         size, first, outputs = characters.size(1), 0, []

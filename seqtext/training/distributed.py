@@ -35,10 +35,21 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def use_tensor_cores() -> None:
+    """Let a GPU multiply float32 numbers as TF32, with ten bits after the point: several times as fast.
+
+    Sums stay float32. Recurrent kernels and convolutions do so by torch's own default, other products do not: with both
+    alike, what a recipe reaches on a GPU hangs on one kind of rounding, and a loaded run scores as it did in training.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
 class Devices:
     """Device placement, autocast, and what the loop needs of the other processes."""
 
     def __init__(self, device: torch.device, *, precision: str = "float32", group: Processes = ALONE) -> None:
+        use_tensor_cores()
         self.device, self.precision, self.group = group.placed(device), precision, group
         if chosen := resolve(precision, self.device):
             self.precision = chosen.precision

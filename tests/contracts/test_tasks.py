@@ -284,3 +284,22 @@ def test_a_gpu_computes_what_the_cpu_does(trained: Trained) -> None:
     found, expected = there.predict_encoded(encoded), trained.model.predict_encoded(encoded)
     scores, wanted = task.score(found, dataset), task.score(expected, dataset)
     assert scores[task.goal.key] == pytest.approx(wanted[task.goal.key], rel=5e-2)
+
+
+@pytest.mark.gpu
+def test_two_steps_on_a_gpu_are_those_of_the_cpu(trained: Trained) -> None:
+    task, encoded = trained.model.task, trained.model.task.encode(trained.splits["train"])
+    values = {"epochs": 1, "batch_tokens": 400, "clip": 0.0, "optimizer": {"name": "sgd", "lr": 0.1}}
+    changes = []
+    for device in (CPU, torch.device("cuda")):
+        torch.manual_seed(4)
+        module = without_dropout(task.build(trained.recipe.model).to(device))
+        before = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+        config = TrainConfig.model_validate(values)
+        for event in fit(task, module, encoded, None, config, devices=Devices(device), seed=1):
+            if event.step == 2:
+                break
+        changes.append((torch.nn.utils.parameters_to_vector(module.parameters()).detach() - before).cpu())
+    # Products of ten bits on the GPU: a thousandth each.
+    torch.testing.assert_close(changes[1], changes[0], rtol=1e-2, atol=5e-3 * changes[0].abs().max().item())
+    assert torch.nn.functional.cosine_similarity(*changes, dim=0) > 0.999
