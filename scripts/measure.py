@@ -114,7 +114,7 @@ def in_turn(items: Sequence[Any], first: int, count: int) -> list[Any]:
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
+def one_by_one() -> Iterator[None]:
     """Within, batches are predicted one after another: the profiler and a clock of parts see one thread only."""
     from seqtext.nn import side_by_side
 
@@ -125,7 +125,7 @@ def in_turn() -> Iterator[None]:
         side_by_side.WORKERS = workers
 
 
-@in_turn()
+@one_by_one()
 def shares(work: Callable[[], int]) -> dict[str, float]:
     """Shares of the time of `work` in recurrent kernels and in other matrix products, forward and backward.
 

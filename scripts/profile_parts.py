@@ -222,7 +222,7 @@ def prediction(model: Any, lines: Sequence[str], *, repeats: int, **options: Any
     watched = [*modules(task, model.module), (task, "predict", OTHER, None)]
     watched += [(task, "prepare", READING, None), (task, "inputs", ENCODING, None)]
     found: Figures = {part: [] for part in PARTS}
-    with measure.in_turn(), clock.watching(watched):
+    with measure.one_by_one(), clock.watching(watched):
         work()
         for _ in range(repeats):
             _note(found, _split(work, clock))
