@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 from seqtext.config import parse
 from seqtext.errors import ConfigError, InputError
