@@ -12,6 +12,7 @@ from seqtext import session
 from seqtext.data.sources import Split
 from seqtext.errors import DataError
 from seqtext.model import Model
+from seqtext.task import DrawingTask
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,25 +77,34 @@ def _scores(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
 
 def _speeds(before: Model, after: Model, dataset: Dataset) -> tuple[list[float | None], list[float | None]]:
     """Of both: texts a second in bulk, milliseconds of one by itself; None where there is no text."""
-    texts, options = _texts(before, dataset)
+    texts, prepare = _texts(before, dataset)
     if not texts:
         return [None, None], [None, None]
-    bulk = _turns([partial(model.predict, texts, **options) for model in (before, after)])
+
+    def calls(some: Sequence[str]) -> list[Callable[[], Any]]:
+        return [partial(_predict, model, prepare, some) for model in (before, after)]
+
+    bulk = _turns(calls(texts))
     alone: list[list[float]] = [[], []]
     for text in texts[:SINGLE]:
-        calls = [partial(model.predict, [text], **options) for model in (before, after)]
-        for taken, seconds in zip(alone, _turns(calls, limit=SECONDS / SINGLE)):
+        for taken, seconds in zip(alone, _turns(calls([text]), limit=SECONDS / SINGLE)):
             taken.append(1000.0 * seconds)
     return [len(texts) / seconds for seconds in bulk], [statistics.median(taken) for taken in alone]
 
 
-def _texts(model: Model, dataset: Dataset) -> tuple[list[str], dict[str, Any]]:
-    """Some raw texts of a split, and how `predict` should read them."""
+def _predict(model: Model, prepare: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
+    return model.predict_prepared([prepare(text) for text in texts])
+
+
+def _texts(model: Model, dataset: Dataset) -> tuple[list[str], Callable[[str], Any]]:
+    """Some raw texts of a split, and how the task reads one."""
     column = next(name for name in ("source", "text", "tokens") if name in dataset.column_names)
     found = dataset.select(range(min(len(dataset), 4 * BULK)))[column]
     texts = [text if isinstance(text, str) else " ".join(text) for text in found]
-    options = {"pretokenized": True} if column == "tokens" else {}
-    return [text for text in texts if text.strip()][:BULK], options
+    options: dict[str, Any] = {"pretokenized": True} if column == "tokens" else {}
+    if isinstance(model.task, DrawingTask):
+        options["trees"] = False  # a sentence may begin with a bracket
+    return [text for text in texts if text.strip()][:BULK], partial(model.task.prepare, **options)
 
 
 def _turns(calls: Sequence[Callable[[], Any]], *, limit: float = SECONDS) -> list[float]:
