@@ -1,4 +1,4 @@
-"""What a machine does to a run: a disk that fills up, data that vanishes, two trainings in one folder, kills' leavings."""
+"""What a machine does to a run: a disk that fills up, data that vanish, two trainings in one folder, kills."""
 
 from __future__ import annotations
 

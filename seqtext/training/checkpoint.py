@@ -40,7 +40,7 @@ def load_checkpoint(folder: Path) -> Snapshot:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Write a safetensors file from any device; `about` travels in its header. Raises `OSError` as other writing does."""
+    """Write a safetensors file from any device; `about` travels in its header. Raises `OSError` as all writing does."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
