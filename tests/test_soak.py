@@ -175,7 +175,7 @@ def test_growth_counts_from_the_warm_up_on():
 
 @pytest.mark.slow
 def test_memory_is_read_while_a_process_trains_and_tags(tmp_path):
-    done, found = script("memory.py", "ner", "--epochs", "5", "--sentences", "2000", cwd=tmp_path)
+    done, found = script("memory.py", "ner", "--epochs", "5", "--examples", "40", "--sentences", "2000", cwd=tmp_path)
     assert done.stdout.count("the limit") == 2, done.stderr
     assert [len(readings) for readings in found.values()] == [5, 20]
     assert all(50 < reading < 5000 for readings in found.values() for reading in readings)
