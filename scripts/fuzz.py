@@ -90,11 +90,13 @@ def fuzz(name: str, inputs: int, seed: int, scratch: Path) -> dict[str, Any]:
         figures.unlink(missing_ok=True)
         sys.stdout.flush()
         if (child := os.fork()) == 0:
+            told = os.dup(2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries write of their own troubles
             try:
                 part = attempt(name, range(first, inputs), seed, Path(tempfile.mkdtemp(dir=scratch)), place)
                 figures.write_text(json.dumps(part), encoding="utf-8")
             except BaseException:
-                traceback.print_exc()
+                os.write(told, traceback.format_exc().encode())
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if figures.exists():

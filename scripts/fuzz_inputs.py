@@ -131,14 +131,14 @@ def damaged_value(value: Any, rng: random.Random) -> Any:
         if parent.keys() == {""} if isinstance(parent, dict) else False:
             if rng.random() < 0.9:
                 continue
-            return rng.choice(VALUES)
+            return copy.deepcopy(rng.choice(VALUES))
         parent[key], action = _other(parent[key], rng), rng.random()
         if action < 0.15:
             del parent[key]
         elif action < 0.3 and isinstance(parent, list):
             parent.append(copy.deepcopy(parent[key]))
         elif action < 0.3:
-            parent[rng.choice(("x", "", "name", f"{key}x"))] = rng.choice(VALUES)
+            parent[rng.choice(("x", "", "name", f"{key}x"))] = copy.deepcopy(rng.choice(VALUES))
     return value
 
 

@@ -151,7 +151,9 @@ def test_a_config_cannot_be_changed_and_takes_whole_numbers_for_real_ones():
     ("text", "value"),
     [
         ("3", 3), ("1e-3", 0.001), ("true", True), ("[1, 2]", [1, 2]), ('"3"', "3"), ("{size = 1}", {"size": 1}),
-        ("bf16", "bf16"), ("a=b", "a=b"), ("", ""), ("data/x.txt", "data/x.txt"), ("1\nepochs = 2", "1\nepochs = 2"),
+        pytest.param("1" * 5000, "1" * 5000, id="digits"), pytest.param("[" * 5000, "[" * 5000, id="brackets"),
+        pytest.param(f'"{"x" * 20_000}"', f'"{"x" * 20_000}"', id="long"), ("bf16", "bf16"),
+        ("a=b", "a=b"), ("", ""), ("data/x.txt", "data/x.txt"), ("1\nepochs = 2", "1\nepochs = 2"),
     ],
 )  # fmt: skip
 def test_an_override_is_read_as_toml_and_else_as_text(text, value):
@@ -212,6 +214,12 @@ def test_toml_there_and_back(values):
     assert again == values and repr(again) == repr(tomllib.loads(to_toml(again)))
 
 
+def test_a_long_value_is_shown_in_part():
+    with pytest.raises(ConfigError) as caught:
+        parse(Train, {"epochs": "1" * 5000}, source="r.toml")
+    assert str(caught.value).splitlines()[1] == f"  epochs: expected a valid integer, got '{'1' * 96}..."
+
+
 def test_none_is_left_out_of_toml():
     assert tomllib.loads(to_toml({"a": None, "b": {"c": None, "d": (1, 2)}})) == {"b": {"d": [1, 2]}}
 
@@ -220,6 +228,9 @@ def test_none_is_left_out_of_toml():
     ("content", "fault"),
     [
         (b'a = 1\nb = = 2\n', r"not valid TOML: Invalid value \(at line 2, column 5\)"),
+        pytest.param(b"a = " + b"[" * 5000, "not valid TOML: maximum recursion depth exceeded.*", id="brackets"),
+        pytest.param(b"a = " + b"1" * 5000, "not valid TOML: Exceeds the limit .*", id="digits"),
+        pytest.param(b"a." * 15_000 + b"a=1", "30,003 characters; a recipe has at most 20,000", id="long"),
         (b"a = '\xff'\n", "byte 5 is not UTF-8; a recipe is a UTF-8 TOML file"),
         (None, "no such file"),
         ("folder", "this is a folder; a recipe is a TOML file"),

@@ -119,6 +119,7 @@ def drop(path, key):
         ("model.safetensors", cut, "{path}: damaged or cut off ("),
         ("model.safetensors", lambda path: path.write_bytes(b""), "{path}: damaged or cut off ("),
         ("tokenizer.json", cut, "{path}: damaged, or not a tokenizer file: "),
+        ("meta.json", lambda path: path.write_text("[" * 100_000), "{path}: damaged, not the JSON that a run holds ("),
         ("characters.json", cut, "{path}: damaged, or not a tokenizer file: "),
         ("labels.json", cut, "{path}: damaged; not valid JSON: "),
         ("meta.json", lambda path: path.write_text("[1]"), "{path}: damaged, its content is not what a run holds"),

@@ -8,6 +8,7 @@ word's leading space written as "▁" (Kudo & Richardson 2018, "SentencePiece") 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from seqtext.data.tokenizer_training import (
     TokenizerConfig,
     count_entries,
     encodable,
+    is_ours,
     learn_pieces,
 )
 from seqtext.errors import RunError
@@ -209,6 +211,10 @@ class Tokenizer:
             raise RunError(f"{path}: not a tokenizer of seqtext: its first entries must be <pad> and <unk>")
         if [found._vocabulary[token] for token in found._tokens] != list(range(found.size)):
             raise RunError(f"{path}: damaged: its entries are not numbered from 0 to {found.size - 1}")
+        if not is_ours(library, found.unit) or (
+            found.unit == "unigram" and json.loads(text)["model"].get("unk_id") != UNKNOWN
+        ):
+            raise RunError(f"{path}: not a tokenizer of seqtext: it reads or writes text in another way")
         return found
 
     def _need(self, unit: str) -> None:

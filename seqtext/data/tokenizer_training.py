@@ -5,10 +5,12 @@ The papers are named in `tokenizer`; the training of pieces is the `tokenizers` 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -76,13 +78,68 @@ def _normalisers(config: TokenizerConfig) -> list[Any]:
     return [*lowercase, *digits]
 
 
+def outfit(library: tokenizers.Tokenizer, config: TokenizerConfig) -> None:
+    """Give a tokenizer what stands around its model: how text is normalised, cut and put together again."""
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+
+    steps = _normalisers(config)
+    if config.unit == "char":
+        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        library.decoder = decoders.Fuse()
+    elif config.unit == "word":
+        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        steps = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), *steps]
+        library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+        library.decoder = decoders.Metaspace()
+        if config.byte_fallback:  # in this order, for the bytes of "▁" are no space
+            library.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback(), decoders.Fuse()])
+    if steps:
+        library.normalizer = normalizers.Sequence(steps)
+
+
+def is_ours(library: tokenizers.Tokenizer, unit: str) -> bool:
+    """Whether a loaded tokenizer of this unit has an outfit of ours, which can read any text; another may fail on some.
+
+    A damaged file can hold a normaliser, say, by which the library ends in a panic.
+    """
+    if library.truncation or library.padding or library.post_processor or getattr(library.model, "dropout", None):
+        return False
+    if unit != "unigram" and library.model.unk_token != SPECIALS[UNKNOWN]:
+        return False
+    if unit == "bpe" and (library.model.continuing_subword_prefix or library.model.end_of_word_suffix):
+        return False
+    return _parts(library) in _known_parts(unit)
+
+
+@cache
+def _known_parts(unit: str) -> list[list[bytes]]:
+    import tokenizers
+    from tokenizers import models
+
+    found = []
+    for lowercase, fold_digits, byte_fallback in itertools.product((False, True), repeat=3):
+        if unit in ("bpe", "unigram") or not byte_fallback:
+            sizes = {"max_size": 1000} if unit in ("bpe", "unigram") else {}
+            values = {"unit": unit, "lowercase": lowercase, "fold_digits": fold_digits, "byte_fallback": byte_fallback}
+            library = tokenizers.Tokenizer(models.WordLevel({}, unk_token=SPECIALS[UNKNOWN]))
+            outfit(library, TokenizerConfig.model_validate(values | sizes))
+            found.append(_parts(library))
+    return found
+
+
+def _parts(library: tokenizers.Tokenizer) -> list[bytes]:
+    """The outfit as the library writes it."""
+    parts = (library.normalizer, library.pre_tokenizer, library.decoder)
+    return [b"" if part is None else part.__getstate__() for part in parts]
+
+
 def count_entries(counts: Mapping[str, int], config: TokenizerConfig, specials: list[str]) -> tokenizers.Tokenizer:
     """A word-level or character tokenizer of the entries frequent enough."""
     import tokenizers
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import models, normalizers
 
-    steps = _normalisers(config)
-    normalise = normalizers.Sequence(steps).normalize_str
+    normalise = normalizers.Sequence(_normalisers(config)).normalize_str
     totals: Counter[str] = Counter()
     for word, count in counts.items():
         form = normalise(encodable(word))
@@ -95,13 +152,7 @@ def count_entries(counts: Mapping[str, int], config: TokenizerConfig, specials: 
     vocabulary = {entry: id for id, entry in enumerate([*specials, *kept])}
     library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIALS[UNKNOWN]))
     library.add_special_tokens(specials)
-    if steps:
-        library.normalizer = normalizers.Sequence(steps)
-    if config.unit == "char":
-        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-        library.decoder = decoders.Fuse()
-    else:
-        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    outfit(library, config)
     return library
 
 
@@ -111,7 +162,7 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
     So no text is ever read as the entry of a byte: what a user types as <0x41> is cut at < and >.
     """
     import tokenizers
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import models, trainers
 
     size = (config.max_size or 0) - (len(BYTES) if config.byte_fallback else 0)
     trainer: Any
@@ -134,10 +185,7 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
             special_tokens=specials,
             show_progress=False,
         )
-    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    library.normalizer = normalizers.Sequence([*spaces, *_normalisers(config)])
-    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
-    library.decoder = decoders.Metaspace()
+    outfit(library, config)
     if config.unit == "unigram":
         texts = _with_room(texts, library.normalizer.normalize_str, config, len(specials))
     library.train_from_iterator(texts, trainer)
@@ -145,9 +193,6 @@ def learn_pieces(texts: Iterable[str], config: TokenizerConfig, specials: list[s
         _settle(library, specials, byte_fallback=config.byte_fallback)
     elif config.byte_fallback:
         _add_bytes(library, specials)
-    if config.byte_fallback:
-        # In this order, for the bytes of "▁" are no space.
-        library.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback(), decoders.Fuse()])
     return library
 
 

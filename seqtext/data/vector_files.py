@@ -69,10 +69,8 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
             return
         if max(map(len, header)) > MOST_DIGITS or int(header[1]) > MOST_VALUES:
             shown = first[:60].decode("ascii").strip()
-            found = (
-                f"the first line says {shown!r}, which is no count of words and of at most {MOST_VALUES:,} values each"
-            )
-            raise DataError(found, path=path, line=1)
+            message = f"{shown!r} is no count of words and of at most {MOST_VALUES:,} values of each"
+            raise DataError(message, path=path, line=1)
         count, dim = map(int, header)
         if count == 0 or dim == 0:
             raise DataError("no word vectors: the first line says so", path=path, line=1)

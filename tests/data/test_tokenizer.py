@@ -215,6 +215,21 @@ def test_a_tokenizer_of_another_unit_says_so():
         Tokenizer.train([" "], TokenizerConfig(unit="unigram", max_size=9))
 
 
+@pytest.mark.parametrize(("size", "byte_fallback"), [(3, False), (7, False), (263, True)])
+def test_a_unigram_model_without_room_for_the_characters_is_refused(size, byte_fallback):
+    config = TokenizerConfig(unit="unigram", max_size=size, byte_fallback=byte_fallback)
+    needed = 264 if byte_fallback else 8  # <pad>, <unk>, <s>, </s>, the space, a, b and ,
+    message = (
+        f"max_size = {size} is too small for the unit 'unigram' and this text, whose characters and special entries "
+        f"are {needed}: set data.tokenizer.max_size to more"
+    )
+    with pytest.raises(DataError, match=f"^{message}$"):
+        Tokenizer.train(["a b", "aa, bb"], config, specials=["<s>", "</s>"])
+    enough = config.model_copy(update={"max_size": needed})
+    made = Tokenizer.train(["a b", "aa, bb"], enough, specials=["<s>", "</s>"])
+    assert made.decode(made.encode("b, a").ids) == "b, a" and len({made.id(entry) for entry in "ab,▁"}) == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -250,6 +265,10 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
         with pytest.raises(RunError, match=re.escape(f"{path}: damaged, or not a tokenizer file: ")):
             Tokenizer.load(path)
     state = json.loads(whole)
+    state["model"]["vocab"]["the"] = 99
+    path.write_text(json.dumps(state))
+    with pytest.raises(RunError, match=re.escape(f"{path}: damaged: its entries are not numbered from 0 to ")):
+        Tokenizer.load(path)
     state["added_tokens"] = []
     state["model"]["vocab"] = {"a": 0, "b": 1}
     path.write_text(json.dumps(state))

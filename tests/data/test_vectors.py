@@ -153,6 +153,9 @@ def test_a_file_is_parsed_once_then_mapped(tmp_path, cache, monkeypatch):
         (b"the 1 2 3\nof 1 2 nan\n", ":2: value 3 of 3 is 'nan', not a finite number"),
         (b"the 1 2 3\nof 1  3\n", ":2: value 2 of 3 is '', not a finite number"),
         (b"the 1 2\n\xff\xfeof 1 2\n", ":2: byte 0xff at byte 1 of the line is not UTF-8; convert the file to UTF-8"),
+        (b"the 1 2\nof 1 1e39\n", ":2: value 2 of 2 is '1e39', not a finite number"),  # nor is it one in float32
+        (b"2 4294967296 \na", ":1: '2 4294967296' is no count of words and of at most 100,000 values of each"),
+        (b"1" * 5000 + b" 2\na 1 2\n", f":1: '{'1' * 60}' is no count of words and of at most 100,000 values"),
         (b"", ":1: no word vectors; a word and its values are expected on line 1"),
         (b"0 5\n", ":1: no word vectors: the first line says so"),
         (b"once upon a time\n", ":1: not a word and its values: 'once upon a time'"),

@@ -13,7 +13,7 @@ from seqtext.files import locked, replacing, restored
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.config import TrainConfig
 from seqtext.training.log import MetricsLog
-from seqtext.training.loop import Started
+from seqtext.training.loop import Started, Stepped
 from seqtext.training.snapshot import Snapshot
 from tests.training.toy import Toy, model, points, training
 
@@ -137,6 +137,42 @@ def test_a_checkpoint_of_another_model_or_without_its_parts_is_told_with_the_fol
         values = {name: value for name, value in whole.values.items() if name != part}
         with pytest.raises(RunError, match=f"last: damaged, or not a checkpoint of this run: '{part}'"):
             started(model(), Snapshot(whole.tensors, values, place="last"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": "3"}, "step: Input should be a valid integer, not '3'"),
+        ({"epoch": -1}, "epoch: Input should be greater than or equal to 0, not '-1'"),
+        ({"best": []}, "best: Input should be a valid number, not '[]'"),
+        ({"window": [3]}, "window.0: Input should be a valid list, not '3'"),
+        ({"schedule": {"scale": None, "best": None, "waited": 0}}, "schedule.scale: Input should be a valid number, "),
+        ({"average": {"count": 0, "start": None, "scores": 1}}, "average.scores: Input should be a valid list, not "),
+        ({"batch": 5}, "5 batches into an epoch of 4"),
+    ],
+)
+def test_a_number_of_a_checkpoint_that_is_something_else_is_told(changes, message):
+    config, train = TrainConfig(batch_tokens=1), points(4)
+    event = next(iter(training(Toy(), model(), config, train=train)))
+    assert isinstance(event, Started)
+    whole = event.snapshot()
+    damaged = Snapshot(whole.tensors, whole.values | changes, place="last")
+    with pytest.raises(RunError) as caught:
+        list(training(Toy(), model(), config, train=train, resume=damaged))
+    assert str(caught.value).startswith("last: damaged") and message in str(caught.value)
+
+
+def test_the_state_of_an_optimizer_that_does_not_fit_is_told():
+    events = training(Toy(), model(), TrainConfig(), train=points(4))
+    whole = next(event for event in events if isinstance(event, Stepped)).snapshot()
+    for tensors, message in (
+        (whole.tensors | {"optimizer.0.exp_avg": torch.zeros(7)}, "optimizer.0.exp_avg is of the shape [7], the param"),
+        ({k: v for k, v in whole.tensors.items() if k != "optimizer.1.exp_avg"}, "optimizer.1 is not the state of a "),
+        (whole.tensors | {"optimizer.9.exp_avg": torch.zeros(1)}, "optimizer.9 is not the state of a parameter"),
+    ):
+        with pytest.raises(RunError) as caught:
+            started(model(), Snapshot(tensors, whole.values, place="last"))
+        assert str(caught.value).startswith(f"last: damaged, or not a checkpoint of this run: {message}")
 
 
 def test_a_resumed_log_keeps_what_stands_before_the_checkpoint(tmp_path):
