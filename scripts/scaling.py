@@ -205,40 +205,26 @@ def report(found: dict[str, Any], faster: float) -> dict[str, Any]:
     here = Link("here", *found["link"])
     print(f"between the two processes: {here.latency * 1e6:.0f} us, {here.bandwidth / 1e9:.2f} GB/s")
     print("\none step, ms (the quickest of the repeats)")
-    heads = (
-        "recipe",
-        "tokens",
-        "gradient KB",
-        "us/token",
-        "fixed",
-        "whole",
-        "half",
-        "halves",
-        "two",
-        "model",
-        "two/model",
-    )
+    heads = ("recipe", "tokens", "gradient KB", "us/token", "fixed", *PHASES, "exchange", "two/model")
     print(("{:<15}" + "{:>12}" * (len(heads) - 1)).format(*heads))
     costs, numbers = {}, {}
     for name, rows in found["recipes"].items():
         whole, half, halves, two = (min(row[0] for row in rows[phase]) for phase in PHASES)
         tokens, size = rows["whole"][0][1:]
         share = rows["half"][0][1]
-        # The two processes slow each other down without a word between them: by the cores' common cache and memory.
-        slower = halves / half
         each = min(max(0.0, (whole - half) / (tokens - share)), whole / tokens)
         cost = costs[name] = Cost(whole - each * tokens, each, tokens, size)
-        model = step(cost._replace(fixed=cost.fixed * slower, token=cost.token * slower), 2, here)[1]
-        values = (
-            tokens,
-            size / 1e3,
-            each * 1e6,
-            *(1e3 * value for value in (cost.fixed, whole, half, halves, two, model)),
-        )
-        print(f"{name:<15}" + "".join(f"{value:>12,.1f}" for value in values) + f"{two / model:>12.2f}")
-        numbers[name] = dict(zip(heads[1:], [*values, two / model]))
+        # The model adds the exchange to what both compute at once, which is slower than one alone where cores share
+        # a memory. Neighbours in time are compared, for another load of the machine to change both.
+        exchange = step(cost._replace(fixed=0.0, token=0.0), 2, here)[1]
+        ratios = [two[0] / (apart[0] + exchange) for apart, two in zip(rows["halves"], rows["two"])]
+        milliseconds = (1e3 * value for value in (cost.fixed, whole, half, halves, two, exchange))
+        values = (tokens, size / 1e3, each * 1e6, *milliseconds, statistics.median(ratios))
+        spread = f"  ({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"{name:<15}" + "".join(f"{value:>12,.1f}" for value in values[:-1]) + f"{values[-1]:>12.2f}" + spread)
+        numbers[name] = dict(zip(heads[1:], values))
     print(
-        f"\npredicted speed-up over one worker, no overlap - full overlap; computation {faster:g} times as fast as here"
+        f"\npredicted speed-up over one worker, no overlap - full overlap; computing {faster:g} times as fast as here"
     )
     for weak in (False, True):
         print("\nthe same batch, shared" if not weak else "\na batch as large for each worker")
