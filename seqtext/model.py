@@ -161,7 +161,7 @@ def load(
 
 def _open(run: str | Path) -> tuple[Run, nn.Module]:
     opened = runs.open_run(run)
-    module = opened.task.build(opened.recipe.model)
+    module = runs.build(opened.task, opened.recipe.model, place=opened.folder / "recipe.toml")
     runs.load_weights(opened.folder, module)
     return opened, module
 

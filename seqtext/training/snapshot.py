@@ -109,6 +109,8 @@ def _restore(
         torch.cuda.set_rng_state(parts["rng"]["cuda"].cpu())
     flat = iter(parts["carry"][str(i)].to(device) for i in range(len(parts["carry"])))
     progress = Progress(**{key: values[key] for key in vars(Progress())})
+    if (leaves := _leaves(values["carry"])) != len(parts["carry"]):
+        raise ValueError(f"{len(parts['carry'])} tensors of a carry that has {leaves}")
     return progress, _unflat(values["carry"], flat)
 
 
@@ -176,6 +178,11 @@ def _shape(carry: Any) -> Any:
     if isinstance(carry, Tensor):
         return 0
     return [_shape(part) for part in carry] if isinstance(carry, list | tuple) else None
+
+
+def _leaves(shape: Any) -> int:
+    """Tensors of a carry."""
+    return sum(map(_leaves, shape)) if isinstance(shape, list) else int(shape is not None)
 
 
 def _unflat(shape: Any, tensors: Iterator[Tensor]) -> Any:
