@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from fuzz_targets import TARGETS
 
@@ -36,8 +36,6 @@ SECONDS = 2.0
 """Of processor time that an input may take."""
 MEGABYTES = 512
 """That an input may add to the memory of the process."""
-DEAD = -1
-"""The number of an input that ended the process, until it is known."""
 
 
 class Slow(BaseException):
@@ -84,57 +82,46 @@ def fuzz(name: str, inputs: int, seed: int, scratch: Path) -> dict[str, Any]:
     """Try inputs 0 to `inputs`, in processes of their own, so that one that dies is a finding and no end."""
     totals: dict[str, Any] = {"inputs": 0, "accepted": 0, "refused": 0, "findings": {}, "slowest": 0.0}
     began = time.perf_counter()
-    place, figures = scratch / "number", scratch / "figures.json"
-    first = 0
+    place, first = scratch / "figures.json", 0
     while first < inputs:
-        figures.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         sys.stdout.flush()
         if (child := os.fork()) == 0:
             told = os.dup(2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries write of their own troubles
             try:
-                part = attempt(name, range(first, inputs), seed, Path(tempfile.mkdtemp(dir=scratch)), place)
-                figures.write_text(json.dumps(part), encoding="utf-8")
+                attempt(name, range(first, inputs), seed, Path(tempfile.mkdtemp(dir=scratch)), place)
             except BaseException:
                 os.write(told, traceback.format_exc().encode())
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if figures.exists():
-            part, last = json.loads(figures.read_text(encoding="utf-8")), inputs
-        else:
-            last = int(place.read_text()) + 1 if place.exists() else inputs
-            what = f"the process ended with {status}"
-            part = {
-                "inputs": last - first,
-                "accepted": 0,
-                "refused": 0,
-                "findings": {what: [1, last - 1]},
-                "slowest": 0,
-            }
+        if not place.exists():
+            raise SystemExit(f"fuzz.py: {name}: no input was tried")
+        part = json.loads(place.read_text(encoding="utf-8").partition("\n")[0])
+        if (last := part["under_way"]) is not None:  # the process did not end by itself
+            part["findings"][f"the process ended with {status}"] = (1, last)
+            part["inputs"] += 1
         for key in ("inputs", "accepted", "refused"):
             totals[key] += part[key]
         totals["slowest"] = max(totals["slowest"], part["slowest"])
         for what, (count, number) in part["findings"].items():
             before = totals["findings"].get(what, (0, number))
             totals["findings"][what] = [before[0] + count, before[1]]
-        first = last
+        first = inputs if last is None else last + 1
     return {**totals, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def attempt(name: str, numbers: Sequence[int], seed: int, scratch: Path, place: Path) -> dict[str, Any]:
-    """Try the inputs of these numbers in this process; the one under way stands in the file `place`."""
+def attempt(name: str, numbers: Sequence[int], seed: int, scratch: Path, place: Path) -> None:
+    """Try the inputs of these numbers in this process; the figures so far stand in the first line of `place`."""
     target = TARGETS[name](scratch)
     signal.signal(signal.SIGPROF, over)
     found: dict[str, Any] = {"inputs": 0, "accepted": 0, "refused": 0, "findings": {}, "slowest": 0.0}
-    used, peak = time.process_time(), memory()
-    with place.open("w") as at:
+    peak = memory()
+    with place.open("w", encoding="utf-8") as at:
         for number in numbers:
             given = target.make(random.Random(f"{seed} {name} {number}"))
-            at.seek(0)
-            at.write(f"{number}\n")
-            at.flush()
-            what = ""
-            used = time.process_time()
+            note(at, {**found, "under_way": number})
+            what, used = "", time.process_time()
             try:
                 signal.setitimer(signal.ITIMER_PROF, SECONDS)
                 signal.setitimer(signal.ITIMER_VIRTUAL, 5 * SECONDS)  # ends the process where Python gets no turn
@@ -155,13 +142,20 @@ def attempt(name: str, numbers: Sequence[int], seed: int, scratch: Path, place: 
             found["slowest"] = max(found["slowest"], took)
             peak += max(0, grown)
             if not what and took > SECONDS:
-                what = "more than two seconds, and none of them in Python"
+                what = f"more than {SECONDS:g} seconds, and none of them in Python"
             if not what and grown > MEGABYTES:
                 what = f"more than {MEGABYTES} MB of memory"
             if what:
                 count, first = found["findings"].get(what, (0, number))
                 found["findings"][what] = (count + 1, first)
-    return found
+        note(at, {**found, "under_way": None})
+
+
+def note(file: IO[str], figures: dict[str, Any]) -> None:
+    """Write the figures over those before; what is left of longer ones stands in the lines below."""
+    file.seek(0)
+    file.write(json.dumps(figures) + "\n")
+    file.flush()
 
 
 def over(number: int, frame: FrameType | None) -> None:

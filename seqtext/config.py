@@ -34,6 +34,8 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 SHOWN = 100
 """Characters of a value in a message."""
+DEEPEST = 20
+"""Tables within tables of a recipe."""
 LONGEST = 20_000
 """Characters of a recipe; Python's reader of TOML can take minutes over longer ones."""
 
@@ -198,7 +200,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         table = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):  # not TOML, or thousands of digits or brackets
         return key, value
-    return key, table["value"] if len(table) == 1 else value
+    return key, table["value"] if len(table) == 1 and _is_flat(table, DEEPEST) else value
 
 
 def _copy(values: Any) -> Any:
@@ -211,7 +213,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         if len(text) > LONGEST:
             raise ConfigError(str(path), [f"{len(text):,} characters; a recipe has at most {LONGEST:,}"])
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file"]) from None
     except IsADirectoryError:
@@ -222,6 +224,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), [f"byte {error.start} is not UTF-8; a recipe is a UTF-8 TOML file"]) from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(str(path), [f"not valid TOML: {error}"]) from None
+    if not _is_flat(values, DEEPEST):
+        raise ConfigError(str(path), [f"tables and lists within each other, more than {DEEPEST} deep"])
+    return values
+
+
+def _is_flat(values: Any, depth: int) -> bool:
+    """Whether tables and lists are at most so deep within each other."""
+    inside = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return depth >= 0 and all(_is_flat(value, depth - 1) for value in inside)
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

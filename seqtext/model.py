@@ -184,7 +184,7 @@ def load(
 
 def _open(run: str | Path, device: torch.device) -> tuple[Run, nn.Module]:
     opened = runs.open_run(run)
-    module = opened.task.build(opened.recipe.model)
+    module = runs.build(opened.task, opened.recipe.model, place=opened.folder / "recipe.toml")
     runs.load_weights(opened.folder, module)
     return opened, runs.computing(opened, module, device)
 

@@ -32,7 +32,7 @@ from torch import nn
 
 from seqtext import __version__
 from seqtext import recipe as recipes
-from seqtext.errors import ConfigError, RunError
+from seqtext.errors import ConfigError, InputError, RunError
 from seqtext.files import make_held, read_json, replacing, sweep_beside, write_json
 from seqtext.nn.quantized import to_bf16, to_int8, unpacked
 from seqtext.recipe import Recipe
@@ -126,10 +126,11 @@ def open_run(folder: str | Path) -> Run:
             "or --folds goes on by the same command as before, without --resume"
         )
     meta = read_json(place, check=lambda value: isinstance(value, dict) and "format" in value)
-    version = meta["format"]
+    version, writers = meta["format"], meta.get("versions")
     if not isinstance(version, int) or version > EXPORTED_FORMAT:
+        writer = writers.get("seqtext", "?") if isinstance(writers, dict) else "?"
         raise RunError(
-            f"{place}: run format {version}, written by seqtext {meta.get('versions', {}).get('seqtext', '?')}; "
+            f"{place}: run format {version}, written by seqtext {writer}; "
             f"this seqtext reads up to format {EXPORTED_FORMAT}: upgrade it"
         )
     if lacking := [key for key in ("task", "data", "step", "scores") if key not in meta]:
@@ -146,6 +147,17 @@ def open_run(folder: str | Path) -> Run:
         raise RunError("\n".join(lines)) from None
     task = recipe.task.load(folder, recipe.data)
     return Run(folder, replace(recipe, name=str(meta.get("recipe", folder.name))), task, meta)
+
+
+def build(task: Task, model: Any, *, place: str | Path) -> nn.Module:
+    """The untrained module. Raises `InputError` naming `place` for sizes that no memory has."""
+    try:
+        return task.build(model)
+    except (RuntimeError, TypeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error) or "argument 'size'" in str(error):
+            reason = str(error).splitlines()[0].rpartition("] ")[2]
+            raise InputError(f"{place}: a model of these sizes ([model]) cannot be made: {reason}") from None
+        raise
 
 
 def save_weights(folder: Path, module: nn.Module, about: dict[str, str]) -> None:

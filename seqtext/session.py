@@ -235,7 +235,7 @@ def _train(
             listen(Doubted(doubts))
         devices = Devices(device, precision=recipe.train.precision, group=group)
         torch.manual_seed(recipe.seed)
-        module = task.build(recipe.model).to(devices.device)
+        module = runs.build(task, recipe.model, place=recipe.name).to(devices.device)
         snapshot = start_at if isinstance(start_at, Snapshot) else None
         if isinstance(start_at, Source):
             facts = start_from(start_at, task, module)

@@ -151,7 +151,7 @@ def test_a_config_cannot_be_changed_and_takes_whole_numbers_for_real_ones():
     ("text", "value"),
     [
         ("3", 3), ("1e-3", 0.001), ("true", True), ("[1, 2]", [1, 2]), ('"3"', "3"), ("{size = 1}", {"size": 1}),
-        pytest.param("1" * 5000, "1" * 5000, id="digits"), pytest.param("[" * 5000, "[" * 5000, id="brackets"),
+        pytest.param("1" * 5000, "1" * 5000, id="digits"), ("[" * 30 + "]" * 30, "[" * 30 + "]" * 30), pytest.param("[" * 5000, "[" * 5000, id="brackets"),
         pytest.param(f'"{"x" * 20_000}"', f'"{"x" * 20_000}"', id="long"), ("bf16", "bf16"),
         ("a=b", "a=b"), ("", ""), ("data/x.txt", "data/x.txt"), ("1\nepochs = 2", "1\nepochs = 2"),
     ],
@@ -229,6 +229,7 @@ def test_none_is_left_out_of_toml():
     [
         (b'a = 1\nb = = 2\n', r"not valid TOML: Invalid value \(at line 2, column 5\)"),
         pytest.param(b"a = " + b"[" * 5000, "not valid TOML: maximum recursion depth exceeded.*", id="brackets"),
+        pytest.param(b"a." * 30 + b"a=1", "tables and lists within each other, more than 20 deep", id="deep"),
         pytest.param(b"a = " + b"1" * 5000, "not valid TOML: Exceeds the limit .*", id="digits"),
         pytest.param(b"a." * 15_000 + b"a=1", "30,003 characters; a recipe has at most 20,000", id="long"),
         (b"a = '\xff'\n", "byte 5 is not UTF-8; a recipe is a UTF-8 TOML file"),

@@ -119,6 +119,16 @@ def drop(path, key):
         ("model.safetensors", cut, "{path}: damaged or cut off ("),
         ("model.safetensors", lambda path: path.write_bytes(b""), "{path}: damaged or cut off ("),
         ("tokenizer.json", cut, "{path}: damaged, or not a tokenizer file: "),
+        (
+            "meta.json",
+            lambda path: edit(path, format=2, versions=3),
+            "{path}: run format 2, written by seqtext ?; this seqtext reads up to format 1: upgrade it",
+        ),
+        (
+            "recipe.toml",
+            lambda path: path.write_text(path.read_text().replace("hidden_size = 8", "hidden_size = 9999999999")),
+            "{path}: a model of these sizes ([model]) cannot be made: ",
+        ),
         ("meta.json", lambda path: path.write_text("[" * 100_000), "{path}: damaged, not the JSON that a run holds ("),
         ("characters.json", cut, "{path}: damaged, or not a tokenizer file: "),
         ("labels.json", cut, "{path}: damaged; not valid JSON: "),

@@ -204,7 +204,9 @@ class Tokenizer:
             raise RunError(f"{path}: damaged, or not a tokenizer file: not UTF-8") from None
         try:
             library = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing narrower
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises nothing narrower, and its panics are no `Exception`
             raise RunError(f"{path}: damaged, or not a tokenizer file: {error}") from None
         found = cls(library)
         if tuple(found._tokens[: len(SPECIALS)]) != SPECIALS or not found.unit:

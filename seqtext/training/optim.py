@@ -193,3 +193,5 @@ class Average:
         self.count, self.start, self.scores = state["count"], state["start"], state["scores"]
         if tensors:
             self.mean = [tensors[str(i)].to(parameter.device) for i, parameter in enumerate(self.live)]
+            if any(mean.shape != parameter.shape for mean, parameter in zip(self.mean, self.live)):
+                raise ValueError("the averaged weights are not of the shapes of the weights")

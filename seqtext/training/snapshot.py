@@ -119,6 +119,8 @@ def _restore(
     carried = [parts["carry"][str(i)] for i in range(len(parts["carry"]))]
     flat = iter(devices.group.rows(tensor).to(devices.device, copy=True) for tensor in carried)
     progress = Progress(**{key: values[key] for key in vars(Progress())})
+    if (leaves := _leaves(values["carry"])) != len(parts["carry"]):
+        raise ValueError(f"{len(parts['carry'])} tensors of a carry that has {leaves}")
     return progress, _unflat(values["carry"], flat)
 
 
@@ -191,6 +193,11 @@ def _shape(carry: Any) -> Any:
     if isinstance(carry, Tensor):
         return 0
     return [_shape(part) for part in carry] if isinstance(carry, list | tuple) else None
+
+
+def _leaves(shape: Any) -> int:
+    """Tensors of a carry."""
+    return sum(map(_leaves, shape)) if isinstance(shape, list) else int(shape is not None)
 
 
 def _unflat(shape: Any, tensors: Iterator[Tensor]) -> Any:
