@@ -146,9 +146,9 @@ def command_line(words: Sequence[str], output: int, phases: mmap.mmap) -> int:
 
     for number in (1, 2):
         os.dup2(output, number)
-    tell(phases)
     sys.argv = ["seqtext", *words]
     try:
+        tell(phases)
         main()
     except SystemExit as stopped:
         return int(stopped.code or 0)
@@ -161,7 +161,7 @@ def command_line(words: Sequence[str], output: int, phases: mmap.mmap) -> int:
 def tell(phases: mmap.mmap) -> None:
     """Have the parts of a training say, in shared memory, that they are under way."""
     from seqtext import run, session
-    from seqtext.training import loop
+    from seqtext.training import distributed
 
     def telling(module: Any, name: str, what: str, *, stays: bool = False) -> None:
         work, number = getattr(module, name), PHASES.index(what)
@@ -180,7 +180,7 @@ def tell(phases: mmap.mmap) -> None:
     telling(session, "encode", "preparing")
     telling(run, "create", "making the run")
     telling(session, "MetricsLog", "training steps", stays=True)  # from here on, all that is nothing else
-    telling(loop, "predict_all", "evaluating")
+    telling(distributed, "predict_all", "evaluating")
     telling(run, "save_weights", "saving weights")
     telling(session, "save_checkpoint", "saving a checkpoint")
     telling(session, "_finish", "scoring at the end")

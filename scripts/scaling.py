@@ -223,9 +223,7 @@ def report(found: dict[str, Any], faster: float) -> dict[str, Any]:
         spread = f"  ({min(ratios):.2f}-{max(ratios):.2f})"
         print(f"{name:<15}" + "".join(f"{value:>12,.1f}" for value in values[:-1]) + f"{values[-1]:>12.2f}" + spread)
         numbers[name] = dict(zip(heads[1:], values))
-    print(
-        f"\npredicted speed-up over one worker, no overlap - full overlap; computing {faster:g} times as fast"
-    )
+    print(f"\npredicted speed-up over one worker, no overlap - full overlap; computing {faster:g} times as fast")
     for weak in (False, True):
         print("\nthe same batch, shared" if not weak else "\na batch as large for each worker")
         for link in LINKS:

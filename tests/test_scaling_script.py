@@ -59,7 +59,7 @@ def test_the_script_measures_two_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "figures.json").read_text())["recipes"]["sentiment"]
     assert found["gradient KB"] == pytest.approx(4 * 69.1)
-    assert all(found[key] > 0 for key in ("tokens", "whole", "half", "halves", "two", "model"))
+    assert all(found[key] > 0 for key in ("tokens", "whole", "half", "halves", "two", "exchange", "two/model"))
     assert "a batch as large for each worker" in done.stdout
 
 
