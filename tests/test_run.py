@@ -154,7 +154,7 @@ def drop(path, key):
 )
 def test_a_damaged_run_is_told_by_the_file(run, name, damage, message):
     damage(run / name)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(InputError) as caught:
         seqtext.load(run)
     assert str(caught.value).startswith(message.format(path=run / name, folder=run))
 
