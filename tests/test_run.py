@@ -121,8 +121,8 @@ def drop(path, key):
         ("tokenizer.json", cut, "{path}: damaged, or not a tokenizer file: "),
         (
             "meta.json",
-            lambda path: edit(path, format=2, versions=3),
-            "{path}: run format 2, written by seqtext ?; this seqtext reads up to format 1: upgrade it",
+            lambda path: edit(path, format=3, versions=3),
+            "{path}: run format 3, written by seqtext ?; this seqtext reads up to format 2: upgrade it",
         ),
         (
             "recipe.toml",
@@ -154,7 +154,7 @@ def drop(path, key):
 )
 def test_a_damaged_run_is_told_by_the_file(run, name, damage, message):
     damage(run / name)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(InputError) as caught:
         seqtext.load(run)
     assert str(caught.value).startswith(message.format(path=run / name, folder=run))
 

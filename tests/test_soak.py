@@ -134,7 +134,7 @@ def test_what_a_reader_must_not_do_is_found(tmp_path, monkeypatch):
     found = fuzz.fuzz("broken", 8, 1, tmp_path)
     assert found["inputs"] == 8
     assert sorted((what.split(" at ")[0], *told) for what, told in found["findings"].items()) == [
-        ("KeyError \"'key'\"", 1, 5),
+        ("KeyError \"'key'\"", 2, 2),
         ("Slow ''", 1, 4),
         ("the process ended with -9", 1, 3),
     ]

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MEMO_SIZE = 50_000
 """Words whose id is remembered, nearly all that are met often: some 5 MB at worst, however long the stream of text."""
+LONGEST_PIECE = 1000
+"""Characters of a piece of the unigram model; training makes none over 16, and the library fails on very long ones."""
 NOT_SPACE = re.compile(r"\S+")
 
 
@@ -203,6 +205,9 @@ class Tokenizer:
         except UnicodeDecodeError:
             raise RunError(f"{path}: damaged, or not a tokenizer file: not UTF-8") from None
         try:
+            model = json.loads(text)["model"]
+            if model["type"] == "Unigram" and any(len(piece) > LONGEST_PIECE for piece, _ in model["vocab"]):
+                raise ValueError(f"a piece is longer than {LONGEST_PIECE:,} characters")
             library = tokenizers.Tokenizer.from_str(text)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -213,9 +218,7 @@ class Tokenizer:
             raise RunError(f"{path}: not a tokenizer of seqtext: its first entries must be <pad> and <unk>")
         if [found._vocabulary[token] for token in found._tokens] != list(range(found.size)):
             raise RunError(f"{path}: damaged: its entries are not numbered from 0 to {found.size - 1}")
-        if not is_ours(library, found.unit) or (
-            found.unit == "unigram" and json.loads(text)["model"].get("unk_id") != UNKNOWN
-        ):
+        if not is_ours(library, found.unit) or (found.unit == "unigram" and model.get("unk_id") != UNKNOWN):
             raise RunError(f"{path}: not a tokenizer of seqtext: it reads or writes text in another way")
         return found
 

@@ -264,6 +264,21 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
         path.write_text(content, encoding="utf-8", errors="surrogateescape")
         with pytest.raises(RunError, match=re.escape(f"{path}: damaged, or not a tokenizer file: ")):
             Tokenizer.load(path)
+    for unit, damage, message in (
+        ("unigram", {"model": {"vocab": [["a" * 1001, 0.0]]}}, "a piece is longer than 1,000 characters"),
+        ("unigram", {"model": {"unk_id": None}}, "it reads or writes text in another way"),
+        ("bpe", {"model": {"dropout": 0.5}}, "it reads or writes text in another way"),
+        ("bpe", {"normalizer": None}, "it reads or writes text in another way"),
+        ("word", {"decoder": {"type": "Fuse"}}, "it reads or writes text in another way"),
+        ("char", {"truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0}}, "it reads or writes "),
+    ):
+        MADE[unit].save(path)
+        state = json.loads(path.read_text())
+        for part, value in damage.items():
+            state[part] = {**state[part], **value} if part == "model" else value
+        path.write_text(json.dumps(state))
+        with pytest.raises(RunError, match=re.escape(message)):
+            Tokenizer.load(path)
     state = json.loads(whole)
     state["model"]["vocab"]["the"] = 99
     path.write_text(json.dumps(state))
