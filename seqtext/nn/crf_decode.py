@@ -28,25 +28,30 @@ def _reversed_logits(p: Potentials) -> tuple[Tensor, Tensor]:
 def viterbi(p: Potentials) -> tuple[Tensor, Tensor]:
     """Scores (B,) and paths (B,T) int64 of the best path; a score is -inf where no path is allowed."""
     batch, time, labels = p.logits.shape
-    best, restore = _reversed_logits(p)  # becomes, in place, the best score of a path from here to the sentence's end
-    best[0] += p.end
-    joined = best.new_empty(batch, labels, labels)
-    reached = best.new_empty(batch, labels)
-    previous, *rest = best.unbind()
-    for current in rest:
-        torch.add(previous[:, None], p.transitions, out=joined)  # (B, from, to)
-        torch.amax(joined, -1, out=reached)
-        previous = current.add_(reached)
-    best = best.view(-1, labels).index_select(0, restore).view(time, batch, labels)
+    logits, restore = _reversed_logits(p)
+    # Becomes, in place, the best score of a path from here to the sentence's end. Sentences come last, so that the
+    # maximum over labels runs along whole rows: a third of the time.
+    best = logits.transpose(1, 2).contiguous()  # (T, C, B)
+    best[0] += p.end[:, None]
+    onward = p.transitions.T[:, :, None].contiguous()  # (to, from, 1)
+    joined = best.new_empty(labels, labels, batch)
+    reached = best.new_empty(labels, batch)
+    for previous, current in zip(best[:-1, :, None].unbind(), best[1:].unbind(), strict=True):
+        torch.add(previous, onward, out=joined)  # (to, from, B)
+        torch.amax(joined, 0, out=reached)
+        current.add_(reached)
+    best = best.transpose(1, 2).reshape(-1, labels).index_select(0, restore).view(time, batch, labels)
 
     # Keeping no back-pointers and finding the argmax again along the one path that matters is the cheaper way.
     scores = (best[0] + p.start).amax(-1)
     paths = p.lengths.new_empty(time, batch)
-    reached = p.start.repeat(batch, 1)
-    for t, (ahead, path) in enumerate(zip(best.unbind(), paths.unbind(), strict=True)):
-        if t:
-            torch.index_select(p.transitions, 0, paths[t - 1], out=reached)
+    reached = p.start.repeat(batch, 1)  # (B, C)
+    before = None
+    for ahead, path in zip(best.unbind(), paths.unbind(), strict=True):
+        if before is not None:
+            torch.index_select(p.transitions, 0, before, out=reached)
         torch.argmax(reached.add_(ahead), -1, out=path)
+        before = path
     paths = paths.T.masked_fill(~padding_mask(p.lengths, time), NO_LABEL)
     return torch.where(p.lengths > 0, scores, 0.0), paths
 
