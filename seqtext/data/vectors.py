@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seqtext.data import arrays
 from seqtext.data.cache import cache_folder, fingerprint
 from seqtext.data.vector_files import read_blocks
 from seqtext.errors import DataError, InputError
@@ -108,17 +109,17 @@ class Vectors:
 
     def _look_up(self, words: Sequence[str] | pa.Array) -> np.ndarray:
         """(4, N) int64: the rows of the word, its lower-cased form, and both with digits as 0; -1 where unknown."""
-        exact = pa.array(words, pa.string()) if not isinstance(words, pa.Array) else words.cast(pa.string())
+        exact = arrays.texts(words) if not isinstance(words, pa.Array) else words.cast(pa.string())
         lower = pc.utf8_lower(exact)
         forms = [exact, lower, *(pc.replace_substring_regex(form, r"\p{Nd}", "0") for form in (exact, lower))]
         wanted = pa.concat_arrays(forms).dictionary_encode()
         # The words asked for are hashed and the vectors' words run past them: the other way round takes twice as long
         # and a hash table of all the vectors' words.
-        met = pc.index_in(self._words, value_set=wanted.dictionary, skip_nulls=True)
-        rows = np.flatnonzero(met.is_valid())
+        met = pc.index_in(self._words, value_set=wanted.dictionary, skip_nulls=True).combine_chunks()
+        rows = arrays.numbers(pc.indices_nonzero(met.is_valid()))
         row_of = np.full(len(wanted.dictionary), -1, dtype=np.int64)
-        row_of[met.drop_null().to_numpy()] = rows
-        return row_of[wanted.indices.to_numpy()].reshape(len(forms), -1)
+        row_of[arrays.numbers(met.drop_null())] = rows
+        return row_of[arrays.numbers(wanted.indices)].reshape(len(forms), -1)
 
 
 def _first(found: np.ndarray) -> np.ndarray:
