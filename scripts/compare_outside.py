@@ -7,6 +7,7 @@ models, which `bench.py` trains beside ours in the same way, are in `reference_l
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,16 +33,16 @@ class Tagged(NamedTuple):
 
 
 def paired(jobs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """Seconds of each job in all, after one round to warm up."""
-    seconds = dict.fromkeys(jobs, 0.0)
+    """Seconds that each job takes, the median over rounds, after one to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for job in jobs.values():
         job()
     for number in range(rounds):
         for name, job in list(jobs.items())[:: 1 if number % 2 else -1]:
             began = measure.now()
             job()
-            seconds[name] += measure.now() - began
-    return seconds
+            seconds[name].append(measure.now() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def against_pytorch_crf(batches: Iterable[Any], labels: int, *, device: str = "cpu") -> dict[str, float]:
@@ -69,7 +70,7 @@ def against_pytorch_crf(batches: Iterable[Any], labels: int, *, device: str = "c
             "our path": lambda: ours.viterbi(logits, lengths),  # noqa: B023
             "their path": lambda: theirs.decode(logits, mask),  # noqa: B023
         }
-        for name, spent in paired(jobs, rounds=2).items():
+        for name, spent in paired(jobs, rounds=5).items():
             seconds[name] += spent
     return {
         "CRF loss and gradient: time of pytorch-crf / ours": seconds["their loss"] / seconds["our loss"],
@@ -114,9 +115,9 @@ def recurrent_layer(*, repeats: int, device: str) -> Figures:
                     spent = paired({"ours": lambda: job(ours), "theirs": lambda: job(theirs)}, rounds=rounds)  # noqa: B023
                     name = f"{cell} layer {what} {precision}"
                     figures[f"{name}: time of torch's, packed / ours"].append(spent["theirs"] / spent["ours"])
-                    flops = passes * 2 * weights * int(lengths.sum()) * rounds / spent["ours"]
+                    flops = passes * 2 * weights * int(lengths.sum()) / spent["ours"]
                     figures[f"{name}: FLOP/s / float32 matrix FLOP/s"].append(flops / matrix["float32"])
-                    figures[f"{name}, ms"].append(1e3 * spent["ours"] / rounds)
+                    figures[f"{name}, ms"].append(1e3 * spent["ours"])
     return figures
 
 

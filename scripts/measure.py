@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -319,19 +318,12 @@ def _show(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def processor() -> str:
-    """The processor's model where the system tells it."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def machine() -> dict[str, Any]:
     """What figures depend on beside the code that is measured."""
     import torch
 
     from seqtext import __version__
+    from seqtext.training.precision import processor
 
     return {
         "seqtext": __version__,

@@ -50,9 +50,9 @@ class Devices:
 
     def __init__(self, device: torch.device, *, precision: str = "float32", group: Processes = ALONE) -> None:
         use_tensor_cores()
-        self.device, self.precision, self.group = group.placed(device), precision, group
-        if chosen := resolve(precision, self.device):
-            self.precision = chosen.precision
+        self.device, self.group = group.placed(device), group
+        chosen = resolve(precision, self.device) if group.first else None
+        self.precision: str = group.tell(chosen.precision if chosen else precision)
         self.rank, self.world = group.rank, group.world
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
