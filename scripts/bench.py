@@ -242,11 +242,12 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
         if name == "ner":
             cut = task.batches(train, tokens=chosen.train.batch_tokens, shuffle=np.random.default_rng(0))
             size = " x ".join(map(str, compare_outside.CRF_SIZE))
-            for where, batches, labels in (
-                ("the recipe's batches", itertools.islice(cut, 10), len(task.labels.names)),
-                (size, compare_outside.large_batch(), compare_outside.CRF_SIZE[-1]),
+            for where, batches, labels, rounds in (
+                ("the recipe's batches", itertools.islice(cut, 10), len(task.labels.names), 5),
+                (size, compare_outside.large_batch(), compare_outside.CRF_SIZE[-1], 30),
             ):
-                for what, measured in compare_outside.against_pytorch_crf(batches, labels, device=device).items():
+                beside = compare_outside.against_pytorch_crf(batches, labels, device=device, rounds=rounds)
+                for what, measured in beside.items():
                     note(f"{where}, {what}", measured)
     note("training, kFLOP a token, forward", flops / 1e3)
     return figures

@@ -45,7 +45,9 @@ def paired(jobs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def against_pytorch_crf(batches: Iterable[Any], labels: int, *, device: str = "cpu") -> dict[str, float]:
+def against_pytorch_crf(
+    batches: Iterable[Any], labels: int, *, device: str = "cpu", rounds: int = 5
+) -> dict[str, float]:
     """Time of the pytorch-crf package over ours, for the loss with its gradient and for the best path.
 
     Batches have `labels` (B, T) and `lengths` (B,). Nothing where that package is not installed.
@@ -70,7 +72,7 @@ def against_pytorch_crf(batches: Iterable[Any], labels: int, *, device: str = "c
             "our path": lambda: ours.viterbi(logits, lengths),  # noqa: B023
             "their path": lambda: theirs.decode(logits, mask),  # noqa: B023
         }
-        for name, spent in paired(jobs, rounds=5).items():
+        for name, spent in paired(jobs, rounds=rounds).items():
             seconds[name] += spent
     return {
         "CRF loss and gradient: time of pytorch-crf / ours": seconds["their loss"] / seconds["our loss"],
