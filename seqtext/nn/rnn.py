@@ -57,7 +57,10 @@ class Stack(Config):
             options.model_validate(self.cell_options)
         except ValidationError as error:
             item = error.errors()[0]
-            raise ValueError(f"cell_options.{item['loc'][0]}: {item['msg']}, got {item['input']!r}") from None
+            if item["type"] == "value_error":  # options that do not go together
+                raise ValueError(f"cell_options: {item['ctx']['error']}") from None
+            key = ".".join(map(str, item["loc"]))
+            raise ValueError(f"cell_options.{key}: {item['msg']}, got {item['input']!r}") from None
         if self.hidden_size < 1 or self.layers < 1:
             raise ValueError(f"hidden_size and layers must be at least 1, got {self.hidden_size} and {self.layers}")
         if self.last_size is not None and self.last_size < 1:
