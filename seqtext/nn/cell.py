@@ -43,9 +43,13 @@ class Cell(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
 
     @classmethod
-    def suited(cls, options: Config) -> type[Cell]:
-        """The class that computes this cell with these `Options`."""
+    def suited(cls, options: Config, *, deep: bool = False) -> type[Cell]:
+        """The class that computes this cell with these `Options`, or the transitions of a deep step."""
         return cls
+
+    @classmethod
+    def check(cls, options: Config, hidden_size: int) -> None:
+        """Raises `ValueError` where these `Options` do not suit the size."""
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""

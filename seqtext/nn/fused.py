@@ -30,6 +30,7 @@ class Fused(Cell):
     Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
     """
 
+    deepens = True
     gates: ClassVar[int]
     """Blocks of H rows in the weight matrices."""
     by_equations: ClassVar[type[Looped]]
@@ -41,8 +42,8 @@ class Fused(Cell):
         self.reset_parameters()
 
     @classmethod
-    def suited(cls, options: Any) -> type[Cell]:
-        return cls.by_equations if options.kernel == "loop" or options.unfused() else cls
+    def suited(cls, options: Any, *, deep: bool = False) -> type[Cell]:
+        return cls.by_equations if deep or options.kernel == "loop" or options.unfused() else cls
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""

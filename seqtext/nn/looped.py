@@ -32,11 +32,11 @@ class Matrix(nn.Module):
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self.register_buffer("mask", mask, persistent=False)
 
-    def begin(self, drop: float = 0.0) -> Product:
-        """The product for one forward pass, with a share of the entries of W dropped."""
+    def begin(self, *, drop: float = 0.0, biased: bool = True) -> Product:
+        """The product for one forward pass, a share of the entries of W dropped, with the bias where wanted."""
         assert self.weight is not None
         weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
+        bias: Tensor | None = self.bias if biased else None
         device = weight.device.type
         if self.mask is not None:
             weight = weight * self.mask
@@ -49,6 +49,11 @@ class Matrix(nn.Module):
             shared = Shared(weight, bias)
             return lambda x: shared(x.to(number))
         return lambda x: product(x.to(number), weight, bias)
+
+    def over(self, x: Tensor, *, biased: bool = True) -> Tensor:
+        """x (T, B, I) -> (T, B, O), in one product; in float32 at least."""
+        found = self.begin(biased=biased)(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return found.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Looped(Cell):
@@ -91,14 +96,14 @@ class Looped(Cell):
     def begin(self) -> list[Product]:
         """The products of all steps of one forward pass: with the recurrent matrices, in their order."""
         matrices: Any = self.recurrent
-        return [matrix.begin(self.weight_dropout if self.training else 0.0) for matrix in matrices]
+        return [matrix.begin(drop=self.weight_dropout if self.training else 0.0) for matrix in matrices]
 
     def given(self, x: Tensor | None) -> Tensor:
         """What x (T, B, D) gives to each step, (T, B, G); a cell without input gives its bias, (1, 1, G)."""
         if x is None:
             assert self.input.bias is not None
             return self.input.bias.view(1, 1, -1)
-        return self.input.begin()(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        return self.input.over(x)
 
     def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         number = torch.promote_types(x.dtype, torch.float32)

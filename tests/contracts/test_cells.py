@@ -15,6 +15,7 @@ from torch import Tensor
 from seqtext.config import parse
 from seqtext.errors import ConfigError
 from seqtext.nn.cells import CELLS, Cell, State, build_cell, zero_state
+from seqtext.nn.clockwork import Clockwork
 from seqtext.nn.fused import Fused
 from seqtext.nn.looped import Looped
 from seqtext.nn.looped_cells import LoopedGRU
@@ -84,10 +85,102 @@ def textbook_gru(cell: Any, x: Tensor, state: State, zoneout: float = 0.0, **sam
     return zoned(((1 - z) * (xn + r * hn).tanh() + z * state[0],), state, zoneout)
 
 
+def textbook_mut1(cell: Any, x: Tensor, state: State) -> State:
+    """Jozefowicz 2015, section 3.3; x as a matrix brings it to the size of the state."""
+    (Wz, Wr, Wn), (bz, br, bn), (h,) = cell.input.weight.split(HIDDEN), cell.input.bias.split(HIDDEN), state
+    Ur, Un = (matrix.weight for matrix in cell.recurrent)
+    z, r = (Wz @ x + bz).sigmoid(), (Wr @ x + Ur @ h + br).sigmoid()
+    return ((Un @ (r * h) + (Wn @ x).tanh() + bn).tanh() * z + h * (1 - z),)
+
+
+def textbook_mut2(cell: Any, x: Tensor, state: State) -> State:
+    (Wz, Wr, Wn), (bz, br, bn), (h,) = cell.input.weight.split(HIDDEN), cell.input.bias.split(HIDDEN), state
+    (Uz, Ur), Un = cell.recurrent[0].weight.split(HIDDEN), cell.recurrent[1].weight
+    z, r = (Wz @ x + Uz @ h + bz).sigmoid(), (Wr @ x + Ur @ h + br).sigmoid()
+    return ((Un @ (r * h) + Wn @ x + bn).tanh() * z + h * (1 - z),)
+
+
+def textbook_mut3(cell: Any, x: Tensor, state: State) -> State:
+    (Wz, Wr, Wn), (bz, br, bn), (h,) = cell.input.weight.split(HIDDEN), cell.input.bias.split(HIDDEN), state
+    Uz, Ur, Un = (matrix.weight for matrix in cell.recurrent)
+    z, r = (Wz @ x + Uz @ h.tanh() + bz).sigmoid(), (Wr @ x + Ur @ h + br).sigmoid()
+    return ((Un @ (r * h) + Wn @ x + bn).tanh() * z + h * (1 - z),)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Ba 2016, eq. 3, with the usual small number under the root."""
+    return (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()
+
+
+def textbook_lnlstm(cell: Any, x: Tensor, state: State, forget_bias: float = 1.0) -> State:
+    """Ba 2016, eq. 20-22."""
+    given = norm(cell.input.weight @ x) * cell.input_gain + cell.input.bias
+    i, f, g, o = (given + norm(cell.recurrent[0].weight @ state[0]) * cell.gain).split(HIDDEN)
+    memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * (norm(memory) * cell.memory_gain + cell.memory_bias).tanh(), memory
+
+
+def textbook_lngru(cell: Any, x: Tensor, state: State) -> State:
+    """Ba 2016, eq. 23-25."""
+    (h,), both = state, 2 * HIDDEN
+    given, kept = cell.input.weight @ x, cell.recurrent[0].weight @ h
+    gates = norm(given[:both]) * cell.input_gain[:both] + cell.input.bias[:both]
+    z, r = (gates + norm(kept[:both]) * cell.gain[:both]).sigmoid().split(HIDDEN)
+    new = norm(given[both:]) * cell.input_gain[both:] + cell.input.bias[both:]
+    new = (new + r * (norm(kept[both:]) * cell.gain[both:] + cell.recurrent_bias)).tanh()
+    return ((1 - z) * h + z * new,)
+
+
+def textbook_mogrifier(cell: Any, x: Tensor, state: State, rounds: int = 5, forget_bias: float = 1.0) -> State:
+    """Melis 2020, eq. 1-2, then an LSTM."""
+    h, memory = state
+    for number, matrix in enumerate(cell.rounds, start=1):
+        if number % 2:
+            x = 2 * (matrix.weight @ h).sigmoid() * x
+        else:
+            h = 2 * (matrix.weight @ x).sigmoid() * h
+    assert len(cell.rounds) == rounds
+    i, f, g, o = (cell.input.weight @ x + cell.input.bias + cell.recurrent[0].weight @ h).split(HIDDEN)
+    memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+    return o.sigmoid() * memory.tanh(), memory
+
+
+def textbook_clockwork(cell: Any, x: Tensor, state: State, periods: tuple[int, ...] = (1, 2, 4)) -> State:
+    """Koutnik 2014, group by group: each moves at its period and hears those of its own and of longer ones."""
+    h, clock = state
+    new, after = h.clone(), (clock + 1) % torch.tensor(periods).repeat_interleave(HIDDEN // len(periods))
+    size = HIDDEN // len(periods)
+    for group in range(len(periods)):
+        own = slice(group * size, (group + 1) * size)
+        heard = cell.recurrent[0].weight[own, own.start :] @ h[own.start :]
+        if clock[own.start] == 0:
+            new[own] = (cell.input.weight[own] @ x + heard + cell.input.bias[own]).tanh()
+    return new, after
+
+
+def textbook_mingru(cell: Any, x: Tensor, state: State) -> State:
+    """Feng 2024, section 3.1.3."""
+    z, new = (cell.input.weight @ x + cell.input.bias).split(HIDDEN)
+    return ((1 - z.sigmoid()) * state[0] + z.sigmoid() * new,)
+
+
+def textbook_minlstm(cell: Any, x: Tensor, state: State, forget_bias: float = 0.0) -> State:
+    """Feng 2024, section 3.2.4."""
+    f, i, new = (cell.input.weight @ x + cell.input.bias).split(HIDDEN)
+    f, i = f.sigmoid(), i.sigmoid()
+    return (f / (f + i) * state[0] + i / (f + i) * new,)
+
+
+def textbook_sru(cell: Any, x: Tensor, state: State) -> State:
+    """Lei 2018, first version, eq. 3-7: what h was is not read again."""
+    given, (bf, br) = (cell.input.weight @ x).split(HIDDEN), cell.bias.split(HIDDEN)
+    f, r = (given[0] + bf).sigmoid(), (given[1] + br).sigmoid()
+    memory = f * state[1] + (1 - f) * given[2]
+    return r * memory.tanh() + (1 - r) * (given[3] if len(given) == 4 else x), memory
+
+
 TEXTBOOK: dict[str, Callable[..., State]] = {
-    "rnn": textbook_rnn,
-    "lstm": textbook_lstm,
-    "gru": textbook_gru,
+    name.removeprefix("textbook_"): step for name, step in globals().items() if name.startswith("textbook_")
 }
 """One step of one row, (D,) and (H,), with the options of the cell."""
 
@@ -104,6 +197,8 @@ def weights(cell: Any) -> list[Tensor]:
 
 
 VALUES: dict[str, list[Any]] = {
+    "periods": [[2, 3, 5]],
+    "rounds": [0, 2],
     "leak": [0.3],
     "without": [["input"], ["forget"], ["output"], ["input", "forget", "output"]],
 }
@@ -131,11 +226,13 @@ def values(name: str, field: Any) -> list[Any]:
     raise NotImplementedError(f"say in VALUES which values of {name}, a {field.annotation}, to test")
 
 
+USUAL: dict[str, dict[str, Any]] = {"clockwork": {"periods": [1, 2, 4]}}
+"""Options of cells whose own do not suit so few units."""
 CASES = [
     (name, options)
     for name, cell in CELLS.items()
     for options in [
-        {},
+        USUAL.get(name, {}),
         *(
             {key: value}
             for key, field in cell.Options.model_fields.items()
@@ -147,15 +244,19 @@ CASES = [
 each_cell = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name}-{options}" for name, options in CASES])
 
 
-def make(name: str, options: dict[str, Any], *, dtype: torch.dtype = torch.float64) -> tuple[Cell, Tensor, State]:
+def make(
+    name: str, options: dict[str, Any], *, dtype: torch.dtype = torch.float64, input_size: int = INPUT
+) -> tuple[Cell, Tensor, State]:
     """A cell with sizeable weights, biases too; a padded batch; a state that is not zero."""
     generator = torch.Generator().manual_seed(7)
-    cell = build_cell(name, INPUT, HIDDEN, options).to(dtype).eval()
+    cell = build_cell(name, input_size, HIDDEN, options).to(dtype).eval()
     for parameter in cell.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    x = torch.randn(len(LENGTHS), int(LENGTHS.max()), INPUT, generator=generator).to(dtype)
-    state = tuple(torch.randn(len(LENGTHS), HIDDEN, generator=generator).to(dtype) for _ in range(cell.parts))
-    return cell, x, state
+    x = torch.randn(len(LENGTHS), int(LENGTHS.max()), input_size, generator=generator).to(dtype)
+    state = [torch.randn(len(LENGTHS), HIDDEN, generator=generator).to(dtype) for _ in range(cell.parts)]
+    if isinstance(cell, Clockwork):  # each row somewhere else on its way
+        state[1] = torch.arange(len(LENGTHS)).unsqueeze(1).to(dtype) % cell.periods
+    return cell, x, tuple(state)
 
 
 def by_the_book(step: Callable[..., State], cell: Cell, x: Tensor, state: State) -> tuple[list[Tensor], list[State]]:
@@ -236,7 +337,7 @@ def test_weights_start_as_their_sources_say(name: str, options: dict[str, Any]) 
     blocks = [
         block
         for key, matrix in cell.named_parameters()
-        if re.search("weight_hh|recurrent", key)
+        if re.search("weight_hh|recurrent", key) and matrix.dim() == 2
         for block in matrix.split(17)
     ]
     relu = options.get("nonlinearity") == "relu"
@@ -244,9 +345,12 @@ def test_weights_start_as_their_sources_say(name: str, options: dict[str, Any]) 
         close(block @ block.T, torch.eye(17), 1e-5)
         assert torch.equal(block, torch.eye(17)) == (options.get("initial", "identity" if relu else "") == "identity")
     assert all((one - other).abs().max() > 0.1 for i, one in enumerate(blocks) for other in blocks[:i])
-    for key, bias in cell.named_parameters():
-        if bias.dim() == 1:
-            assert bias.eq(0).all() or name == "lstm", key
+    usual = type(cell).Options(**options).model_dump()
+    biased = {usual.get(key, 0.0) for key in ("forget_bias", "output_bias")}
+    for key, vector in cell.named_parameters():
+        if vector.dim() == 1:
+            start = {1.0} if "gain" in key else {0.0, *torch.tensor([*biased]).tolist()}
+            assert set(vector.tolist()) <= start, key
 
 
 @pytest.mark.parametrize("kernel", ["fused", "loop"])
@@ -297,12 +401,15 @@ def test_zoneout_keeps_units_by_chance_in_training(name: str, options: dict[str,
         close(mixed, torch.where(kept, old, new), 1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in CELLS.items() if kind.recurs])
-@pytest.mark.parametrize("options", [{}, {"kernel": "loop"}], ids=["", "loop"])
+RECURRENT = [(name, USUAL.get(name, {})) for name, kind in CELLS.items() if kind.recurs]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*RECURRENT, *((name, {"kernel": "loop"}) for name, kind in CELLS.items() if issubclass(kind, Fused))],
+)
 def test_weight_dropout_is_one_draw_for_all_steps(name: str, options: dict[str, Any]) -> None:
     """With a chance of nearly 1 nothing recurs: outputs are as if recurrent matrices were zero."""
-    if options and "kernel" not in CELLS[name].Options.model_fields:
-        pytest.skip("it has one kernel")
     cell, x, state = make(name, options)
     plain = cell.train()(x, state)
     cell.weight_dropout = 1e-9
@@ -311,7 +418,7 @@ def test_weight_dropout_is_one_draw_for_all_steps(name: str, options: dict[str, 
     dropped = cell(x, state)
     assert (dropped[0] - plain[0]).abs().max() > 1e-3
     for key, matrix in cell.named_parameters():
-        if re.search("weight_hh|recurrent", key):
+        if re.search("weight_hh|recurrent", key) and matrix.dim() == 2:
             matrix.data.zero_()
     cell.weight_dropout = 0.0
     close(dropped, cell(x, state))
@@ -351,6 +458,12 @@ def test_numbers_of_fewer_bits(name: str, options: dict[str, Any]) -> None:
             {"kernel": "fused", "coupled": True, "zoneout": 0.1},
             "kernel = 'fused': it has no coupled and no zoneout; set",
         ),
+        (
+            "clockwork",
+            {"periods": [1, 2, 2]},
+            "cell_options.periods: Input should be whole numbers from 1 on, each greater",
+        ),
+        ("clockwork", {"periods": [*range(1, 202)]}, "cell_options.periods: 201 periods need at least as many units"),
         ("rnn", {"kernel": "fused", "leak": 0.5}, "kernel = 'fused': it has no leak; set kernel = 'loop'"),
         (
             "lstm",
