@@ -176,7 +176,7 @@ def reference(
     import reference_lm as usual
 
     model, encoder, config = chosen.model, chosen.model.encoder, chosen.train
-    alike = encoder.cell == "lstm" and not encoder.residual and model.softmax.name == "full"
+    alike = encoder.cell == "lstm" and encoder.skip == "none" and model.softmax.name == "full"
     if not alike or (model.tied and encoder.sizes[-1] != model.embedding_size):
         return None, "none: it is for LSTMs with a full softmax, without residual connections or projection"
     data = usual.streams(train.slice(0, train.tokens), streams).to(device)

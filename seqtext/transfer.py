@@ -7,6 +7,7 @@ training starts: a run has its own weights from then on, and needs the language 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ UNITS = {"word": "words", "char": "characters", "bpe": "BPE pieces", "unigram": 
 LEAST = 0.01
 """The share of the smaller of two vocabularies that the other must know."""
 DIGIT = re.compile(r"\d")
+
+INPUTS = "weight_ih_l0", "input.weight"
+"""What the names of matrices of a cell's input end in."""
+STARTS = {"initial", "forget_bias", "output_bias", "zoneout", "zoneout_memory"}
+"""Options of cells that say how they start or train, and not what they compute."""
 
 Facts = list[tuple[str, str]]
 """What became of each part of a model."""
@@ -230,21 +236,35 @@ def _load_cell(new: Cell, old: Cell, *, below: bool, rest: str) -> tuple[bool, s
 
     `rest` says what other features there are.
     """
-    kinds = [cell.kernel.mode.lower().replace("_", " ") for cell in (new, old)]
+    kinds = [_kind(cell) for cell in (new, old)]
     if kinds[0] != kinds[1]:
         return False, f"stays random: its cell is {kinds[0]}, the language model's {kinds[1]}"
     if new.hidden_size != old.hidden_size:
         return False, f"stays random: hidden size {new.hidden_size}, the language model's {old.hidden_size}"
     width, known = new.input_size, old.input_size
-    theirs = old.kernel
-    for name, parameter in new.kernel.named_parameters():
-        if not name.startswith("weight_ih"):
-            parameter.copy_(getattr(theirs, name))
+    mine, theirs = dict(new.named_parameters()), dict(old.named_parameters())
+    rows = {name: parameter for name, parameter in mine.items() if name.endswith(INPUTS)}
+    if any(name not in theirs or (name not in rows and mine[name].shape != theirs[name].shape) for name in mine):
+        return False, f"stays random: of {width} inputs, the language model's of {known}, its weights have other shapes"
+    for name, parameter in mine.items():
+        if name not in rows:
+            parameter.copy_(theirs[name])
         elif below:
-            parameter[:, :known] = getattr(theirs, name)
+            parameter[:, :known] = theirs[name]
     if not below:
         return True, "recurrent matrix and biases loaded; what its input matrix reads was not, so that stays random"
     return True, "loaded" if width == known else f"loaded; {width - known} of {width} inputs stay random: {rest}"
+
+
+def _kind(cell: Cell) -> str:
+    """What a cell's weights are for, in words: its name and those of its options that say what it computes."""
+    usual = cell.Options()
+    told = [
+        f"{key} = {json.dumps(value)}"
+        for key, value in cell.options.model_dump().items()
+        if key not in STARTS and value != getattr(usual, key)
+    ]
+    return f"{cell.name} with {', '.join(told)}" if told else cell.name
 
 
 def _load_output(new: LanguageModel, old: LanguageModel, rows: Rows) -> tuple[bool, Facts]:

@@ -208,7 +208,7 @@ def test_what_does_not_fit_stays_as_drawn_and_says_why() -> None:
     tanh = language_model(encoder__cell="rnn")
     settings = {"encoder__cell": "rnn", "encoder__cell_options": {"nonlinearity": "relu"}}
     assert facts(tanh, **settings)["encoder.layers.0 forward"] == (
-        "stays random: its cell is rnn relu, the language model's rnn tanh"
+        'stays random: its cell is rnn with nonlinearity = "relu", the language model\'s rnn'
     )
 
 

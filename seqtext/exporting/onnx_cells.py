@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqtext.nn.cells import Cell
+from seqtext.nn.fused import Fused
 
 GATES: dict[str, tuple[int, ...]] = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
 """Torch's blocks of rows in the order of ONNX: i o f c of i f g o, z r h of r z n."""
@@ -87,7 +87,7 @@ class OnnxKernel(nn.Module):
 @contextmanager
 def traceable(module: nn.Module) -> Iterator[None]:
     """The module's recurrent layers as ONNX has them, while this lasts."""
-    before = [(cell, cell.kernel) for cell in module.modules() if isinstance(cell, Cell)]
+    before = [(cell, cell.kernel) for cell in module.modules() if isinstance(cell, Fused)]
     try:
         for cell, kernel in before:
             cell.kernel = OnnxKernel(kernel)

@@ -1,254 +1,63 @@
-"""Recurrent cells: one layer, one direction, over a padded batch, through torch's fused kernels.
+"""Recurrent cells, all of one face (`cell.Cell`): a new one is a class in a file of its kind and a line in `CELLS`.
 
-Every cell has the same face, so a new one is a class here and a line in `CELLS`:
-
-    Cell(input_size, hidden_size, **options of Cell.Options)
-    cell(x (B, T, D), state=None)  -> (states (B, T, H), state)      all steps at once
-    cell.step(x (B, D), state=None) -> (output (B, H), state)        one step, for decoding
-
-A state is a tuple of (B, H) tensors; its first member is the output. `None` is the zero state.
+fused.py     torch's fused kernels: rnn, lstm, gru
+looped.py    cells by equations, a loop over the steps; looped_cells.py has those of the above with other options
+             mutants.py, normed_cells.py, mogrifier.py and clockwork.py have more
+deep.py      cells made of cells
+scanned.py   cells whose states are a scan over time, without a loop
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from seqtext.nn.cell import Cell, State, zero_state
+from seqtext.nn.clockwork import Clockwork
+from seqtext.nn.deep import Deep, Dilated
+from seqtext.nn.fused import GRU, LSTM, RNN
+from seqtext.nn.mogrifier import Mogrifier
+from seqtext.nn.mutants import MUT1, MUT2, MUT3
+from seqtext.nn.normed_cells import LNGRU, LNLSTM
+from seqtext.nn.scanned import SRU, MinGRU, MinLSTM
 
-from seqtext.config import Config
-from seqtext.nn.int8 import Int8Kernel
-from seqtext.nn.products import product, tanh, without_gradient
-from seqtext.nn.wide_lstm import suits, wide_lstm
+__all__ = ["CELLS", "GRU", "LSTM", "RNN", "Cell", "State", "build_cell", "zero_state"]
 
-State: TypeAlias = tuple[Tensor, ...]
-FUNCTIONS: dict[str, Any] = {
-    "LSTM": torch.lstm,
-    "GRU": torch.gru,
-    "RNN_TANH": torch.rnn_tanh,
-    "RNN_RELU": torch.rnn_relu,
+CELLS: dict[str, type[Cell]] = {
+    "rnn": RNN,
+    "lstm": LSTM,
+    "gru": GRU,
+    "mut1": MUT1,
+    "mut2": MUT2,
+    "mut3": MUT3,
+    "lnlstm": LNLSTM,
+    "lngru": LNGRU,
+    "mogrifier": Mogrifier,
+    "clockwork": Clockwork,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "sru": SRU,
 }
-"""The fused kernels as functions of their weights."""
 
 
-class Cell(nn.Module):
-    """Base of the cells that torch has a fused kernel for.
+def build_cell(
+    name: str,
+    input_size: int,
+    hidden_size: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    transition_depth: int = 1,
+    dilation: int = 1,
+) -> Cell:
+    """The cell called `name`; `options` are those of its `Options`, the rest stand at their defaults.
 
-    Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
+    A step is `transition_depth` transitions (`deep.Deep`), from the state of `dilation` steps before (`deep.Dilated`).
     """
-
-    class Options(Config):
-        """Settings this cell alone has."""
-
-    gates: ClassVar[int]
-    """Blocks of H rows in the weight matrices."""
-    parts: ClassVar[int] = 1
-    """Members of the state."""
-
-    weight_dropout = 0.0
-    """Chance that an entry of the recurrent matrices is dropped, one draw for all steps (Merity 2018, section 2)."""
-
-    def __init__(self, kernel: nn.RNNBase) -> None:
-        super().__init__()
-        self.kernel: Any = kernel
-        self.input_size, self.hidden_size = kernel.input_size, kernel.hidden_size
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew from torch's global generator."""
-        nn.init.xavier_uniform_(self.kernel.weight_ih_l0)
-        for block in self.kernel.weight_hh_l0.data.chunk(self.gates):
-            nn.init.orthogonal_(block)
-        nn.init.zeros_(self.kernel.bias_ih_l0)
-        nn.init.zeros_(self.kernel.bias_hh_l0)
-
-    def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """x (B, T, D), state of (B, H) -> states (B, T, H), the state after the last step.
-
-        With `lengths` (B,) the returned state is each row's own at its last real step. Where they differ, the rows
-        are packed, which costs speed: pass `lengths` only where the state is used, since `states` do not need it.
-        """
-        if x.size(1) == 1 and x.size(0) and _by_hand(x):
-            end = self.once(x.squeeze(1), zero_state(self, x) if state is None else state)
-            return end[0].unsqueeze(1), end
-        start = self._pack(state)
-        if lengths is None or bool((lengths == x.size(1)).all()):
-            states, end = self._run(x, start)
-        else:
-            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-            output, end = self._run(packed, start)
-            states, _ = pad_packed_sequence(output, batch_first=True, total_length=x.size(1))
-        return states, self._unpack(end)
-
-    def _run(self, x: Tensor | PackedSequence, start: Any) -> tuple[Any, Any]:
-        """The fused kernel; in training with entries of its recurrent matrix dropped, where that is asked for.
-
-        The weights of the module are never touched: the kernel is called as a function of those it should use.
-        """
-        kernel = self.kernel
-        if not (self.training and self.weight_dropout):
-            return kernel(x, start)
-        weights = self._weights()
-        data = x.data if isinstance(x, PackedSequence) else x
-        if data.is_cuda:
-            # cuDNN wants its weights in one piece, and otherwise copies them together at every call, with a warning.
-            sizes = [weight.numel() for weight in weights]
-            flat = torch.cat([weight.flatten() for weight in weights]).split(sizes)
-            weights = [part.view_as(weight) for part, weight in zip(flat, weights)]
-        if start is None:
-            rows = int(x.batch_sizes[0]) if isinstance(x, PackedSequence) else x.size(0)
-            zero = data.new_zeros(1, rows, self.hidden_size)
-            start = (zero,) * self.parts if self.parts > 1 else zero
-        elif isinstance(x, PackedSequence):
-            start = kernel.permute_hidden(start, x.sorted_indices)
-        run = FUNCTIONS[kernel.mode]
-        if not isinstance(x, PackedSequence):
-            states, *end = run(x, start, weights, True, 1, 0.0, True, False, True)
-            return states, tuple(end) if len(end) > 1 else end[0]
-        output, *end = run(data, x.batch_sizes, start, weights, True, 1, 0.0, True, False)
-        end = kernel.permute_hidden(tuple(end) if len(end) > 1 else end[0], x.unsorted_indices)
-        return x._replace(data=output), end
-
-    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x (B, D), state of (B, H) -> output (B, H), state."""
-        states, state = self(x.unsqueeze(1), state)
-        return states.squeeze(1), state
-
-    def once(self, x: Tensor, state: State) -> State:
-        """One step x (B, D) of prediction: by the cell's equations, for of one step kernels spend most on their setup.
-
-        For few rows, as in decoding, this takes a fraction of their time. A cell without equations here is as slow.
-        """
-        return self._unpack(self._run(x.unsqueeze(1), self._pack(state))[1])
-
-    def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D), h (B, H) -> W x + b and U h + c, (B, gates * H) each, without a gradient."""
-        kernel = self.kernel
-        if isinstance(kernel, Int8Kernel):
-            return kernel.products(x, h)
-        return product(x, kernel.weight_ih_l0, kernel.bias_ih_l0), product(h, kernel.weight_hh_l0, kernel.bias_hh_l0)
-
-    def _weights(self) -> list[Tensor]:
-        """The weights as the kernels take them; in training with entries of the recurrent matrix dropped."""
-        kernel = self.kernel
-        recurrent = kernel.weight_hh_l0
-        if self.training and self.weight_dropout:
-            keep = 1.0 - self.weight_dropout
-            # Drawn by `rand`, which is five times faster on a CPU than dropout's own `bernoulli_`.
-            recurrent = recurrent * torch.rand_like(recurrent).lt_(keep).div_(keep)
-        return [kernel.weight_ih_l0, recurrent, kernel.bias_ih_l0, kernel.bias_hh_l0]
-
-    def _pack(self, state: State | None) -> Any:
-        """Our tuple of (B, H) as the (1, B, H) that the kernel takes."""
-        if state is None:
-            return None
-        return state[0].unsqueeze(0)
-
-    def _unpack(self, end: Any) -> State:
-        return (end.squeeze(0),)
-
-
-class RNN(Cell):
-    """The plain recurrence h' = f(W x + U h + b) (Elman 1990), f tanh or relu."""
-
-    class Options(Config):
-        nonlinearity: Literal["tanh", "relu"] = "tanh"
-        """What squashes the new state."""
-
-    gates = 1
-
-    def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
-        super().__init__(nn.RNN(input_size, hidden_size, batch_first=True, nonlinearity=nonlinearity))
-
-    def once(self, x: Tensor, state: State) -> State:
-        given, kept = self._products(x, state[0])
-        return (
-            (tanh((given + kept).float()) if self.kernel.nonlinearity == "tanh" else (given + kept).relu()).to(x.dtype),
-        )
-
-
-class LSTM(Cell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers 2000)."""
-
-    class Options(Config):
-        forget_bias: float = 1.0
-        """Where the forget gate's bias starts; 1 keeps gradients alive early in training (Jozefowicz 2015)."""
-
-    gates = 4
-    parts = 2
-
-    def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0) -> None:
-        self.forget_bias = forget_bias
-        super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        hidden = self.hidden_size
-        # Torch's gates stand in the order input, forget, cell, output; its two biases add up.
-        nn.init.constant_(self.kernel.bias_ih_l0.data[hidden : 2 * hidden], self.forget_bias)
-
-    def _pack(self, state: State | None) -> Any:
-        return None if state is None else tuple(part.unsqueeze(0) for part in state)
-
-    def _unpack(self, end: Any) -> State:
-        return tuple(part.squeeze(0) for part in end)
-
-    def _run(self, x: Tensor | PackedSequence, start: Any) -> tuple[Any, Any]:
-        if not isinstance(x, Tensor) or not suits(x, self.hidden_size):
-            return super()._run(x, start)
-        if start is None:
-            start = (x.new_zeros(1, x.size(0), self.hidden_size),) * 2
-        states, h, c = wide_lstm(x, (start[0][0], start[1][0]), self._weights())
-        return states, (h.unsqueeze(0), c.unsqueeze(0))
-
-    def once(self, x: Tensor, state: State) -> State:
-        kernel = self.kernel
-        if isinstance(kernel, Int8Kernel):
-            given, kept = self._products(x, state[0])
-            gates = given.add_(kept)
-        else:  # one product, and no sum of two
-            weight = torch.cat([kernel.weight_ih_l0, kernel.weight_hh_l0], dim=1)
-            gates = product(torch.cat([x, state[0]], dim=1), weight, kernel.bias_ih_l0 + kernel.bias_hh_l0)
-        i, f, g, o = gates.float().chunk(4, dim=1)
-        memory = torch.addcmul(i.sigmoid().mul_(tanh(g)), f.sigmoid(), state[1].float())
-        return o.sigmoid().mul_(tanh(memory)).to(x.dtype), memory.to(x.dtype)
-
-
-class GRU(Cell):
-    """Gated recurrent unit (Cho 2014), with the reset gate after the recurrent product, as cuDNN has it."""
-
-    gates = 3
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
-
-    def once(self, x: Tensor, state: State) -> State:
-        (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))
-        new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
-        return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
-
-
-CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
-
-
-FEW = 256
-"""Rows of a single step in bf16 up to which the equations are faster than the kernel, which lays out weights anew."""
-
-
-def _by_hand(x: Tensor) -> bool:
-    """Whether a single step x (B, 1, D) is computed by a cell's equations."""
-    return without_gradient(x) or (x.size(0) <= FEW and without_gradient(x, number=torch.bfloat16))
-
-
-def build_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any] | None = None) -> Cell:
-    """The cell called `name`; `options` are those of its `Options`, the rest stand at their defaults."""
-    kind: Any = CELLS[name]
-    cell: Cell = kind(input_size, hidden_size, **kind.Options.model_validate(dict(options or {})).model_dump())
-    return cell
-
-
-def zero_state(cell: Cell, x: Tensor) -> State:
-    """The zero state of `cell` for a batch like x (B, ...)."""
-    return tuple(torch.zeros(x.size(0), cell.hidden_size, dtype=x.dtype, device=x.device) for _ in range(cell.parts))
+    read = CELLS[name].Options.model_validate(dict(options or {}))
+    CELLS[name].check(read, hidden_size)
+    kind: Any = CELLS[name].suited(read, deep=transition_depth > 1)
+    sizes = [input_size] + [0] * (transition_depth - 1)
+    cells = [kind(size, hidden_size, read) for size in sizes]
+    cell: Cell = Deep(cells) if len(cells) > 1 else cells[0]
+    cell.name, cell.options = name, read
+    return Dilated(cell, dilation) if dilation > 1 else cell

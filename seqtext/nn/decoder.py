@@ -12,15 +12,15 @@ is fed back (input feeding, coverage, a decoder's own words) does training go st
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seqtext.nn.attention import Additive, Attention, AttentionConfig, Scaled, build_attention
-from seqtext.nn.cells import CELLS, State
+from seqtext.nn.cells import State
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.products import linear
 from seqtext.nn.rnn import ForwardConfig, Recurrent
@@ -114,19 +114,25 @@ class RecurrentDecoder(nn.Module):
         extra = source_size if config.context in ("input", "both") else output_size if self.feeding else 0
         depth = config.attention_layer if attending else config.layers
         sizes = config.sizes
-        below = {"layers": depth, "last_size": sizes[depth - 1]}
+        below = {"layers": depth, "last_size": sizes[depth - 1], "dilation": config.dilations[:depth]}
+        if depth < config.layers:
+            below["output_depth"] = 1
         self.lower = Recurrent(input_size + extra, config.model_copy(update=below))
         self.upper: Recurrent | None = None
         if attending:
             self.attention = build_attention(sizes[depth - 1], source_size, config.attention)
         if depth < config.layers:
-            above = config.model_copy(update={"layers": config.layers - depth})
+            above = config.model_copy(update={"layers": config.layers - depth, "dilation": config.dilations[depth:]})
             self.upper = Recurrent(sizes[depth - 1] + source_size, above)
-        # The states of all layers, cells included, begin as functions of the source.
-        self.parts = CELLS[config.cell].parts
-        self.sizes, self.depth = sizes, depth
-        starts = config.context != "input"
-        self.bridge = nn.Linear(source_size, sum(sizes) * self.parts) if starts else None
+        # The states of all layers, memories included, begin as functions of the source.
+        layers: list[Any] = [*self.lower.layers, *(self.upper.layers if self.upper is not None else [])]
+        self.cells: list[tuple[int, int, tuple[int, ...]]] = [
+            (cell.hidden_size, cell.parts, cell.starts) for (cell,) in layers
+        ]
+        """Size, parts of the state and those of them that begin anywhere, of each layer's cell."""
+        self.depth = depth
+        begun = [size for size, _, starts in self.cells for _ in starts]
+        self.bridge = nn.Linear(source_size, sum(begun)) if config.context != "input" else None
         self.dropout = LockedDropout(config.dropout)
         self.output = nn.Linear(sizes[-1] + (source_size if attending else 0) + input_size, output_size)
 
@@ -138,13 +144,15 @@ class RecurrentDecoder(nn.Module):
     def start(self, memory: Memory) -> DecoderState:
         """The state of one row for each source, before the first word."""
         count, like = len(memory.summary), memory.summary
-        if self.bridge is None:
-            parts = [like.new_zeros(count, size) for size in self.sizes for _ in range(self.parts)]
-        else:
-            sizes = [size for size in self.sizes for _ in range(self.parts)]
+        begun: Iterator[Tensor] = iter(())
+        if self.bridge is not None:
+            sizes = [size for size, _, starts in self.cells for _ in starts]
             # In one number format with the states that follow: autocast would make the first of another.
-            parts = list(self.bridge(like).tanh().to(like.dtype).split(sizes, dim=1))
-        states = [tuple(parts[i : i + self.parts]) for i in range(0, len(parts), self.parts)]
+            begun = iter(self.bridge(like).tanh().to(like.dtype).split(sizes, dim=1))
+        states: list[State] = []
+        for size, parts, starts in self.cells:
+            zero = like.new_zeros(count, size)
+            states.append(tuple(next(begun, zero) if part in starts else zero for part in range(parts)))
         fed = like.new_zeros(count, self.output.out_features) if self.feeding else None
         covering = self.attention is not None and self.attention.covering
         coverage = like.new_zeros(memory.real.shape) if covering else None

@@ -35,7 +35,7 @@ def layers(module: nn.Module) -> list[Layer]:
     if stack is None:
         named = [("encoder", getattr(module, "encoder", None))]
     else:
-        named = [(f"encoder.layers.{depth}", layer) for depth, layer in enumerate(stack.layers)]
+        named = [(f"encoder.layers.{depth}", stack.of_layer(depth)) for depth in range(len(stack.layers))]
     named.insert(0, ("embedding", getattr(module, "embedding", None)))
     parts = [(name, part) for name, part in named if part is not None]
     place = {parameter: depth for depth, (_, part) in enumerate(parts) for parameter in part.parameters()}

@@ -8,7 +8,8 @@ slower and cannot be captured in a graph.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Self
+import itertools
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.nn.cells import CELLS, State, build_cell
 from seqtext.nn.dropout import LockedDropout
+from seqtext.nn.looped import squash
+from seqtext.nn.products import linear
 
 
 class Stack(Config):
@@ -32,8 +35,17 @@ class Stack(Config):
     """Features of the last layer's state, where they are not `hidden_size`."""
     layers: int = 1
     """How many layers are stacked."""
-    residual: bool = False
-    """Add a layer's input to its output wherever the two have the same size."""
+    skip: Literal["none", "residual", "highway", "dense"] = "none"
+    """How a layer's input gets past it: added to its output (residual) or mixed with it by a gate (highway, Srivastava
+    2015), wherever both have the same size; or each layer reads the input and all layers below (dense, Huang 2017)."""
+    dilation: int | list[int] = 1
+    """How many steps back the recurrence reaches (Chang 2017): one number for all layers, or one for each."""
+    input_depth: int = 1
+    """Maps from a layer's input to its cells, the cells' own among them (Pascanu 2014)."""
+    transition_depth: int = 1
+    """Transitions from a state to the next; only the first reads the input (Pascanu 2014, Miceli Barone 2017)."""
+    output_depth: int = 1
+    """Maps from the last layer's states to what reads them, the reader's own among them (Pascanu 2014)."""
     dropout: float = 0.0
     """Locked dropout between layers."""
     weight_dropout: float = 0.0
@@ -54,10 +66,13 @@ class Stack(Config):
                 where = f"cells that have it: {', '.join(having)}" if having else "no cell has it"
                 raise ValueError(f"cell_options: cell '{self.cell}' has no option '{key}'; {where}")
         try:
-            options.model_validate(self.cell_options)
+            read = options.model_validate(self.cell_options)
         except ValidationError as error:
             item = error.errors()[0]
-            raise ValueError(f"cell_options.{item['loc'][0]}: {item['msg']}, got {item['input']!r}") from None
+            key = ".".join(map(str, ["cell_options", *item["loc"]]))
+            told = item["ctx"]["error"] if item["type"] == "value_error" else item["msg"]
+            got = f", got {item['input']!r}" if item["loc"] else ""  # or options that do not go together
+            raise ValueError(f"{key}: {told}{got}") from None
         if self.hidden_size < 1 or self.layers < 1:
             raise ValueError(f"hidden_size and layers must be at least 1, got {self.hidden_size} and {self.layers}")
         if self.last_size is not None and self.last_size < 1:
@@ -65,7 +80,26 @@ class Stack(Config):
         for name in ("dropout", "weight_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("input_depth", "transition_depth", "output_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if len(self.dilations) != self.layers or min(self.dilations) < 1:
+            raise ValueError(f"dilation must be a number from 1 on, or one for each layer, got {self.dilation}")
+        if self.weight_dropout and not CELLS[self.cell].recurs:
+            able = ", ".join(name for name, cell in CELLS.items() if cell.recurs)
+            raise ValueError(f"weight_dropout: cell '{self.cell}' has no recurrent matrix; cells that have one: {able}")
+        if self.transition_depth > 1 and not CELLS[self.cell].deepens:
+            able = ", ".join(name for name, cell in CELLS.items() if cell.deepens)
+            raise ValueError(f"transition_depth: a step of cell '{self.cell}' is one; cells that can have more: {able}")
+        if self.transition_depth > 1 and getattr(read, "kernel", None) == "fused":
+            raise ValueError("cell_options: kernel = 'fused': its steps are one transition; leave it out")
+        CELLS[self.cell].check(read, min(self.sizes))
         return self
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of each layer."""
+        return self.dilation if isinstance(self.dilation, list) else [self.dilation] * self.layers
 
     @property
     def sizes(self) -> list[int]:
@@ -116,23 +150,57 @@ def reverse(x: Tensor, order: Tensor) -> Tensor:
     return _Permute.apply(x.reshape(-1, x.size(-1)), order).view(x.shape)
 
 
+class Maps(nn.Module):
+    """Layers tanh(W x + b), or none: what makes an input-to-hidden or a hidden-to-output map deep."""
+
+    def __init__(self, input_size: int, output_size: int, count: int) -> None:
+        super().__init__()
+        sizes = [input_size, *[output_size] * count]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
+        self.output_size = sizes[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., output_size)."""
+        layers: Any = self.layers
+        for layer in layers:
+            x = squash(linear(layer, x))
+        return x
+
+
 class Recurrent(nn.Module):
     """Stacked recurrent layers (an encoder): `CELLS[cell]` in one or both directions."""
 
     def __init__(self, input_size: int, config: Stack) -> None:
         super().__init__()
         self.directions = 2 if getattr(config, "bidirectional", False) else 1
-        self.residual = config.residual
-        self.layers = nn.ModuleList()
-        for hidden_size in config.sizes:
+        self.skip = config.skip
+        self.layers, self.inputs, self.gates, self.outputs = (nn.ModuleList() for _ in range(4))
+        self.sizes = [size * self.directions for size in config.sizes]
+        read = size = input_size
+        for hidden_size, dilation, output_size in zip(config.sizes, config.dilations, self.sizes):
+            maps = Maps(read, hidden_size, config.input_depth - 1)
             cells = [
-                build_cell(config.cell, input_size, hidden_size, config.cell_options) for _ in range(self.directions)
+                build_cell(
+                    config.cell,
+                    maps.output_size,
+                    hidden_size,
+                    config.cell_options,
+                    transition_depth=config.transition_depth,
+                    dilation=dilation,
+                )
+                for _ in range(self.directions)
             ]
             for cell in cells:
                 cell.weight_dropout = config.weight_dropout
             self.layers.append(nn.ModuleList(cells))
-            input_size = hidden_size * self.directions
-        self.output_size = input_size
+            self.inputs.append(maps)
+            gated = self.skip == "highway" and size == output_size
+            self.gates.append(_highway(size) if gated else nn.Identity())
+            read, size = (read + output_size if self.skip == "dense" else output_size), output_size
+        # A map for each direction, so that halves of the output stay those of the two.
+        last = config.sizes[-1]
+        self.outputs.extend(Maps(last, last, config.output_depth - 1) for _ in range(self.directions))
+        self.output_size = size
         self.dropout = LockedDropout(config.dropout)
 
     def forward(
@@ -159,8 +227,14 @@ class Recurrent(nn.Module):
         ends = lengths if ragged else None
         result: list[State] = []
         cells: Any
+        seen: list[Tensor] = []
         for depth, cells in enumerate(self.layers):
-            inputs = x if depth == 0 else self.dropout(x) if masks is None else x * masks[depth - 1]
+            below = x if depth == 0 else self.dropout(x) if masks is None else x * masks[depth - 1]
+            inputs = below
+            if self.skip == "dense":
+                seen.append(below)
+                inputs = torch.cat(seen, dim=-1)
+            inputs = self.inputs[depth](inputs)
             outputs = []
             for direction, cell in enumerate(cells):
                 start = state[depth * self.directions + direction] if state else None
@@ -170,13 +244,33 @@ class Recurrent(nn.Module):
                     states = reverse(states, order)
                 else:
                     states, end = cell(inputs, start, lengths=ends)
-                outputs.append(states)
+                outputs.append(self.outputs[direction](states) if depth == len(self.layers) - 1 else states)
                 result.append(end)
-            joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
-            x = joined + inputs if self.residual and joined.shape == inputs.shape else joined
+            x = self._past(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1), below, self.gates[depth])
         return x, result if with_state else []
+
+    def _past(self, states: Tensor, below: Tensor, gate: nn.Module) -> Tensor:
+        """A layer's states and what was below it (B, T, D) -> its output."""
+        if states.shape != below.shape:
+            return states
+        if self.skip == "residual":
+            return states + below
+        if self.skip == "highway":
+            return torch.lerp(below.to(states.dtype), states, gate(below).sigmoid().to(states.dtype))
+        return states
 
     def masks(self, like: Tensor) -> list[Tensor]:
         """One draw of the dropout before each layer but the first, for rows like those of `like` (B, T, D)."""
-        rest: Any = list(self.layers)[1:]
-        return [self.dropout.mask(like, cells[0].input_size) for cells in rest]
+        return [self.dropout.mask(like, size) for size in self.sizes[:-1]]
+
+    def of_layer(self, depth: int) -> nn.ModuleList:
+        """All that is trained with a layer: its cells, and the maps and the gate around them."""
+        around = [self.inputs[depth], self.gates[depth]]
+        return nn.ModuleList([self.layers[depth], *around, *(self.outputs if depth == len(self.layers) - 1 else [])])
+
+
+def _highway(size: int) -> nn.Linear:
+    """The gate between a layer's input and output; it starts by letting more of the input past (Srivastava 2015)."""
+    gate = nn.Linear(size, size)
+    nn.init.constant_(gate.bias, -1.0)
+    return gate

@@ -182,6 +182,7 @@ def _forgetting(config: RecurrentConfig) -> RecurrentConfig:
     With the usual 1 every state of an LSTM begins by remembering the whole source: all positions look alike, and it
     takes attention epochs to find where to look.
     """
-    if "forget_bias" not in CELLS[config.cell].Options.model_fields:
+    gone = "forget" in config.cell_options.get("without", [])
+    if gone or "forget_bias" not in CELLS[config.cell].Options.model_fields:
         return config
     return config.model_copy(update={"cell_options": {"forget_bias": 0.0, **config.cell_options}})

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seqtext.nn.products import product
-
 
 class Forest(NamedTuple):
     """B trees of N nodes, M of them leaves, from the deepest level up: `data.forest.Schedule` as tensors."""
@@ -78,75 +76,6 @@ def grow(leaves: Tensor, forest: Forest, compose: Compose) -> Tensor:
             state = _Weave.apply(state, parts[depth], weaves[depth], backs[depth])
         states.append(state)
     return torch.cat(states)
-
-
-class Shared:
-    """A linear map that one forward pass uses many times: the gradient of its weights is gathered, and made once.
-
-    Autograd runs the backward of `token` after that of all that was computed with it, and by then `gathered` has the
-    inputs and the gradients of the outputs of all uses.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        """`weight` (O, I), `bias` (O,)."""
-        self.weight, self.bias = weight.detach(), bias.detach()
-        self.turned = self.weight.t().contiguous() if torch.is_grad_enabled() else None
-        self.gathered: list[tuple[Tensor, Tensor]] = []
-        self.token = _Token.apply(weight, bias, self.gathered)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (K, I) -> (K, O)."""
-        return _Use.apply(x, self.token, self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same without a gradient, for a function that computes its own."""
-        return product(x, self.weight, self.bias)
-
-    def backward(self, x: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of x (K, I) from that of the outputs, `grad` (K, O), which count for the weights too."""
-        assert self.turned is not None
-        self.gathered.append((x, grad))
-        return product(grad, self.turned)
-
-
-class Unshared:
-    """The face of `Shared` for a layer without a gradient."""
-
-    def __init__(self, layer: Callable[[Tensor], Tensor]) -> None:
-        self.forward = layer
-        self.token = torch.empty(0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (K, I) -> (K, O)."""
-        return self.forward(x)
-
-
-class _Token(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, gathered: list[tuple[Tensor, Tensor]]) -> Tensor:
-        ctx.gathered, ctx.shape = gathered, weight.shape
-        return weight.new_empty(0)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        if not ctx.gathered:
-            return grad.new_zeros(ctx.shape), grad.new_zeros(ctx.shape[0]), None
-        inputs, grads = (torch.cat(parts) for parts in zip(*ctx.gathered))
-        ctx.gathered.clear()
-        return product(grads.t(), inputs.t()), grads.sum(0), None
-
-
-class _Use(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, token: Tensor, shared: Shared) -> Tensor:
-        ctx.shared = shared
-        ctx.save_for_backward(x)
-        return shared.forward(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return ctx.shared.backward(x, grad), grad.new_empty(0), None
 
 
 class TreeCell(nn.Module):

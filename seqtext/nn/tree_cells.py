@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.nn.int8 import Int8Linear
 from seqtext.nn.products import tanh
-from seqtext.nn.tree import Compose, Parents, Shared, TreeCell, Unshared
+from seqtext.nn.shared import Shared, Unshared
+from seqtext.nn.tree import Compose, Parents, TreeCell
 
 
 class TreeCellConfig(Config):

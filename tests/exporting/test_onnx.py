@@ -99,7 +99,7 @@ CLASSIFIERS = {
     },
     "rnn, mean": {"encoder": {"name": "rnn", "layers": 2, **SMALL}, "pool": {"name": "mean"}, "norm": "layer"},
     "lstm, residual, lp": {
-        "encoder": {"name": "lstm", "layers": 2, "residual": True, "bidirectional": False, **SMALL},
+        "encoder": {"name": "lstm", "layers": 2, "skip": "residual", "bidirectional": False, **SMALL},
         "pool": {"name": "lp", "p": 3.0},
         "norm": "batch",
     },

@@ -27,22 +27,41 @@ KINDS: dict[str, dict[str, Any]] = {
     "scaled": {"name": "scaled", "size": 3},
     "multihead": {"name": "multihead", "heads": 2, "size": 3},
 }
+FUSED = ("rnn", "lstm", "gru")
 PLAIN = [
     {"context": context, "cell": cell, "layers": layers}
-    for context, cell, layers in itertools.product(("initial", "input", "both"), CELLS, (1, 2, 3))
+    for context, cell, layers in itertools.product(("initial", "input", "both"), FUSED, (1, 2, 3))
 ]
 ATTENDING = [
     {"cell": cell, "attention": attention, "layers": layers, "attention_layer": attending, "input_feeding": feeding}
-    for cell, attention, layers, feeding in itertools.product(CELLS, KINDS.values(), (1, 2, 3), (False, True))
+    for cell, attention, layers, feeding in itertools.product(FUSED, KINDS.values(), (1, 2, 3), (False, True))
     for attending in range(1, layers + 1)
 ]
-CASES: list[dict[str, Any]] = [*PLAIN, *ATTENDING]
+WIRED: list[dict[str, Any]] = [
+    *({"context": "initial", "cell": cell, "layers": 1} for cell in CELLS if cell not in FUSED),
+    {"context": "both", "cell": "lstm", "layers": 2, "dilation": [2, 3]},
+    {"context": "both", "cell": "sru", "layers": 2, "dilation": 2, "skip": "dense"},
+    {
+        "cell": "gru",
+        "attention": KINDS["scaled"],
+        "layers": 3,
+        "dilation": [1, 2, 1],
+        "skip": "highway",
+        "input_depth": 2,
+    },
+    {"cell": "gru", "attention": KINDS["additive"], "layers": 2, "transition_depth": 2, "output_depth": 2},
+]
+CASES: list[dict[str, Any]] = [*PLAIN, *ATTENDING, *WIRED]
 
 
 def name(case: dict[str, Any]) -> str:
     kind = next((kind for kind, attention in KINDS.items() if attention == case.get("attention")), "")
-    layers = f"{case['layers']} layers" + (f", {case['attention_layer']} attends" if kind else "")
-    return f"{case.get('context', kind)}-{case['cell']}-{layers}" + ("-feeding" if case.get("input_feeding") else "")
+    layers = f"{case['layers']} layers" + (
+        f", {case['attention_layer']} attends" if kind and "attention_layer" in case else ""
+    )
+    wired = "".join(f"-{key} {case[key]}" for key in ("dilation", "skip", "transition_depth") if key in case)
+    feeding = "-feeding" if case.get("input_feeding") else ""
+    return f"{case.get('context', kind)}-{case['cell']}-{layers}{wired}{feeding}"
 
 
 each_case = pytest.mark.parametrize("case", CASES, ids=name)
@@ -194,7 +213,7 @@ def test_the_loop_draws_its_dropout_once_for_all_steps_and_anew_for_every_target
         assert not torch.equal(first[0], second[0])
 
 
-@pytest.mark.parametrize(("cell", "options"), [*((name, {}) for name in CELLS), ("rnn", {"nonlinearity": "relu"})])
+@pytest.mark.parametrize(("cell", "options"), [*((name, {}) for name in FUSED), ("rnn", {"nonlinearity": "relu"})])
 def test_a_single_step_of_prediction_is_the_kernel_s(cell: str, options: dict[str, Any]) -> None:
     torch.manual_seed(2)
     module = build_cell(cell, INPUT, 17, options)

@@ -70,7 +70,7 @@ def test_weight_dropout_drops_entries_of_recurrent_matrices_alone_and_leaves_the
     torch.testing.assert_close(plain[0, 0].atanh(), torch.full((200,), 0.4))
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", ("rnn", "lstm", "gru"))
 def test_weight_dropout_that_keeps_all_is_the_fused_kernel_packed_or_not(cell):
     torch.manual_seed(3)
     module = build_cell(cell, 3, 4).train()

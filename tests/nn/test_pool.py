@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config, parse
-from seqtext.nn.cells import CELLS
 from seqtext.nn.encoders import EncoderConfig, build_encoder
 from seqtext.nn.pool import Attention, Pool, PoolConfig, States
 
@@ -42,7 +41,7 @@ POOLS: dict[str, dict[str, Any]] = {
 } | {"lp": {"p": 3.0}, "attention": {"size": 5}}
 """Every way, with settings of its own."""
 ENCODERS: dict[str, dict[str, Any]] = {
-    **{name: {"name": name, "hidden_size": 3, "layers": 2} for name in CELLS},
+    **{name: {"name": name, "hidden_size": 3, "layers": 2} for name in ("lstm", "mut1", "sru")},
     "forward": {"name": "gru", "hidden_size": 3, "bidirectional": False},
     "same": {"name": "cnn", "widths": [2, 3, 5], "filters": 3, "padding": "same"},
     "valid": {"name": "cnn", "widths": [1, 2, 5], "filters": 3, "padding": "valid"},

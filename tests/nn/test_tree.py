@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from seqtext.data.forest import Trees, chosen, completed, planted, schedule
-from seqtext.nn.tree import Forest, Parents, Shared, grow
+from seqtext.nn.shared import Shared
+from seqtext.nn.tree import Forest, Parents, grow
 from seqtext.nn.tree_cells import TREE_CELLS, build_tree_cell
 from seqtext.nn.tree_classifier import TreeClassifierConfig
 from tests.reference import trees as reference

@@ -1,0 +1,192 @@
+"""The plain recurrence, the LSTM and the GRU by their equations, for the options that no fused kernel has.
+
+Weights have their own names here, and one bias where the kernels have two: what was trained with one kernel is not for
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from seqtext.config import Config
+from seqtext.nn.cell import State
+from seqtext.nn.looped import Looped, Product, squash
+
+
+class FusedOptions(Config):
+    """Settings of the cells that torch has a fused kernel for."""
+
+    kernel: Literal["auto", "fused", "loop"] = "auto"
+    """What computes it: torch's fused kernel, or a loop over its equations; the loop only where it must, by itself."""
+    zoneout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Chance that a unit of the state keeps its last value (Krueger 2017)."""
+
+    def unfused(self) -> list[str]:
+        """The settings given that the fused kernel does not know."""
+        return ["zoneout"] if self.zoneout else []
+
+    @model_validator(mode="after")
+    def _forced(self) -> FusedOptions:
+        if self.kernel == "fused" and (keys := self.unfused()):
+            raise ValueError(
+                f"kernel = 'fused': it has no {' and no '.join(keys)}; set kernel = 'loop', or leave it out"
+            )
+        return self
+
+
+class RNNOptions(FusedOptions):
+    nonlinearity: Literal["tanh", "relu"] = "tanh"
+    """What squashes the new state."""
+    initial: Literal["orthogonal", "identity"] | None = None
+    """What the recurrent matrix starts as: by default the identity for relu (Le 2015), otherwise orthogonal."""
+    leak: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of a state that is new at each step: leaky-integrator units (Jaeger 2007). 1 is the plain recurrence."""
+
+    @property
+    def identity(self) -> bool:
+        return (self.initial or ("identity" if self.nonlinearity == "relu" else "orthogonal")) == "identity"
+
+    def unfused(self) -> list[str]:
+        return [*(["leak"] if self.leak != 1.0 else []), *super().unfused()]
+
+
+class LoopedRNN(Looped):
+    """h' = (1 - a) h + a f(W x + U h + b), with the leak a."""
+
+    Options = RNNOptions
+
+    def __init__(self, input_size: int, hidden_size: int, options: RNNOptions | None = None) -> None:
+        super().__init__(input_size, hidden_size)
+        self.options = options or RNNOptions()
+        self.rates = (self.options.zoneout,)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.options.identity:
+            matrix: Any = self.recurrent[0]
+            nn.init.eye_(matrix.weight)
+
+    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+        (h,) = state
+        new = given + products[0](h)
+        new = squash(new) if self.options.nonlinearity == "tanh" else new.relu()
+        return (new if self.options.leak == 1.0 else torch.lerp(h, new, self.options.leak),)
+
+
+Gate = Literal["input", "forget", "output"]
+
+
+class LSTMOptions(FusedOptions):
+    forget_bias: float = 1.0
+    """Where the forget gate's bias starts; 1 keeps gradients alive early in training (Jozefowicz 2015)."""
+    output_bias: float = 0.0
+    """Where the output gate's bias starts."""
+    peepholes: bool = False
+    """Let the gates see the memory, each unit its own (Gers & Schmidhuber 2000)."""
+    coupled: bool = False
+    """Make the input gate 1 - the forget gate (Greff 2017, CIFG)."""
+    without: list[Gate] = Field(default_factory=list)
+    """Gates that are left out: they are always 1 (Jozefowicz 2015, Greff 2017)."""
+    zoneout_memory: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The same as `zoneout` for the memory."""
+
+    def unfused(self) -> list[str]:
+        return [
+            name for name in ("peepholes", "coupled", "without", "zoneout", "zoneout_memory") if getattr(self, name)
+        ]
+
+    @model_validator(mode="after")
+    def _gates(self) -> LSTMOptions:
+        if self.coupled and {"input", "forget"} & set(self.without):
+            raise ValueError("coupled makes the input gate of the forget gate: without may only name output with it")
+        for name in ("forget", "output"):
+            if name in self.without and f"{name}_bias" in self.model_fields_set:
+                raise ValueError(f"{name}_bias: there is no {name} gate, as without names it")
+        return self
+
+    @property
+    def blocks(self) -> list[str]:
+        """What is computed from x and h: the gates that there are, in torch's order, and the new memory."""
+        gone = {*self.without, *(["input"] if self.coupled else [])}
+        return [name for name in ("input", "forget", "memory", "output") if name not in gone]
+
+
+class LoopedLSTM(Looped):
+    """c' = f * c + i * tanh(g), h' = o * tanh(c'), with gates i, f (which see c by peepholes) and o (which sees c')."""
+
+    Options = LSTMOptions
+    parts = 2
+    starts = (0, 1)
+
+    def __init__(self, input_size: int, hidden_size: int, options: LSTMOptions | None = None) -> None:
+        self.options = options or LSTMOptions()
+        self.blocks = self.options.blocks
+        super().__init__(input_size, hidden_size, gates=len(self.blocks))
+        self.rates = self.options.zoneout, self.options.zoneout_memory
+        seeing = [name for name in self.blocks if name != "memory"] if self.options.peepholes else []
+        self.peepholes = nn.ParameterDict({name: nn.Parameter(torch.empty(hidden_size)) for name in seeing})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        assert self.input.bias is not None
+        for name, bias in zip(self.blocks, self.input.bias.data.chunk(len(self.blocks))):
+            if name in ("forget", "output"):
+                nn.init.constant_(bias, self.options.forget_bias if name == "forget" else self.options.output_bias)
+        for weight in self.peepholes.values():
+            nn.init.zeros_(weight)
+
+    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+        h, c = state
+        values = dict(zip(self.blocks, (given + products[0](h)).chunk(len(self.blocks), dim=1)))
+
+        def gate(name: str, memory: Tensor) -> Tensor:
+            seen = self.peepholes[name] * memory if name in self.peepholes else None
+            return (values[name] if seen is None else values[name] + seen).sigmoid()
+
+        new = squash(values["memory"])
+        kept = c
+        if "forget" in values:
+            f = gate("forget", c)
+            kept = f * c
+        if self.options.coupled:
+            new = new - f * new
+        elif "input" in values:
+            new = gate("input", c) * new
+        c = kept + new
+        h = squash(c)
+        return (gate("output", c) * h if "output" in values else h), c
+
+
+class GRUOptions(FusedOptions):
+    pass
+
+
+class LoopedGRU(Looped):
+    """n = tanh(W x + b + r * (U h + c)), h' = (1 - z) * n + z * h, with gates r and z."""
+
+    Options = GRUOptions
+    gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int, options: GRUOptions | None = None) -> None:
+        super().__init__(input_size, hidden_size)
+        self.rates = ((options or GRUOptions()).zoneout,)
+        self.bias = nn.Parameter(torch.empty(hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.bias)
+
+    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+        (h,), size = state, 2 * self.hidden_size
+        kept = products[0](h)
+        r, z = (given[:, :size] + kept[:, :size]).sigmoid().chunk(2, dim=1)
+        new = squash(given[:, size:] + r * (kept[:, size:] + self.bias))
+        return (torch.lerp(new, h, z),)
