@@ -26,7 +26,10 @@ from seqtext.exporting.onnx_cells import traceable, translations
 from seqtext.exporting.viterbi import LABELS, add_labels
 from seqtext.exporting.weights import check_place, open_finished
 from seqtext.files import replacing, write_json
+from seqtext.nn.deep import Dilated
+from seqtext.nn.looped import Looped
 from seqtext.nn.reservoir import Reservoir
+from seqtext.nn.scanned import Scanned
 from seqtext.tasks.lm import Lm
 from seqtext.tasks.ner import Ner
 from seqtext.tasks.sentiment import Sentiment
@@ -68,6 +71,11 @@ def export_onnx(run: str | Path, out: str | Path) -> OnnxExported:
     runs.load_weights(opened.folder, module)
     if any(isinstance(part, Reservoir) for part in module.modules()):
         raise InputError(f"{run}: a reservoir (esn) steps through a text and has no ONNX graph; --bf16 takes any model")
+    if unknown := sorted({part.name for part in module.modules() if isinstance(part, Looped | Scanned | Dilated)}):
+        raise InputError(
+            f"{run}: a cell {', '.join(unknown)} with these settings has no ONNX graph; rnn, lstm and gru have one, "
+            "with options of their fused kernels, without dilation and transition_depth; --bf16 takes any model"
+        )
     graph = graph_of(opened.task, module.eval())
     model = traced(graph)
     try:

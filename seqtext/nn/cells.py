@@ -59,5 +59,6 @@ def build_cell(
     sizes = [input_size] + [0] * (transition_depth - 1)
     cells = [kind(size, hidden_size, read) for size in sizes]
     cell: Cell = Deep(cells) if len(cells) > 1 else cells[0]
-    cell.name, cell.options = name, read
+    for each in (cell, *cells):
+        each.name, each.options = name, read
     return Dilated(cell, dilation) if dilation > 1 else cell

@@ -32,11 +32,11 @@ class Matrix(nn.Module):
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self.register_buffer("mask", mask, persistent=False)
 
-    def begin(self, *, drop: float = 0.0, biased: bool = True) -> Product:
-        """The product for one forward pass, a share of the entries of W dropped, with the bias where wanted."""
+    def drawn(self, *, drop: float = 0.0) -> tuple[Tensor, Tensor | None]:
+        """W, a share of its entries dropped, and b, in the number format that products are computed in."""
         assert self.weight is not None
         weight: Tensor = self.weight
-        bias: Tensor | None = self.bias if biased else None
+        bias: Tensor | None = self.bias
         device = weight.device.type
         if self.mask is not None:
             weight = weight * self.mask
@@ -45,6 +45,12 @@ class Matrix(nn.Module):
             weight = weight * torch.rand_like(weight).lt_(1.0 - drop).div_(1.0 - drop)
         number = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         weight, bias = weight.to(number), None if bias is None else bias.to(number)
+        return weight, bias
+
+    def begin(self, *, drop: float = 0.0, biased: bool = True) -> Product:
+        """The product for one forward pass, a share of the entries of W dropped, with the bias where wanted."""
+        weight, bias = self.drawn(drop=drop)
+        bias, number = bias if biased else None, weight.dtype
         if torch.is_grad_enabled():
             shared = Shared(weight, bias)
             return lambda x: shared(x.to(number))
@@ -108,16 +114,21 @@ class Looped(Cell):
     def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         number = torch.promote_types(x.dtype, torch.float32)
         start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
-        given, products = self.given(x.transpose(0, 1)).to(number), self.begin()
-        now, steps = start, []
+        parts = self.run(self.given(x.transpose(0, 1)).to(number), start)
+        if lengths is not None and bool((lengths != x.size(1)).any()):
+            end = tuple(last_of(stacked(part), first, lengths) for part, first in zip(parts, start))
+        else:
+            end = tuple(part[-1] for part in parts)
+        return stacked(parts[0]).transpose(0, 1).to(x.dtype), tuple(part.to(x.dtype) for part in end)
+
+    def run(self, given: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
+        """What x gives (T, B, G), the state before -> each part of the state at all steps, T of (B, H)."""
+        now, steps, products = start, [], self.begin()
         for step in given.unbind(0):
             new = self.advance(step, now, products)
             now = self._zoned(new, now) if any(self.rates) else new
             steps.append(now)
-        states = torch.stack([parts[0] for parts in steps], dim=1)
-        if lengths is not None and bool((lengths != x.size(1)).any()):
-            now = tuple(last_of(torch.stack(part), first, lengths) for part, first in zip(zip(*steps), start))
-        return states.to(x.dtype), tuple(part.to(x.dtype) for part in now)
+        return list(zip(*steps))
 
     def _zoned(self, new: State, old: State) -> State:
         """Each unit keeps its last value by chance; at prediction, the mean of what could be."""
@@ -127,6 +138,11 @@ class Looped(Cell):
             torch.where(torch.rand_like(after) < rate, before, after) if rate else after
             for after, before, rate in zip(new, old, self.rates)
         )
+
+
+def stacked(steps: Sequence[Tensor] | Tensor) -> Tensor:
+    """T of (B, H) -> (T, B, H)."""
+    return steps if isinstance(steps, Tensor) else torch.stack(list(steps))
 
 
 class _Tanh(torch.autograd.Function):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.nn.cell import State
 from seqtext.nn.looped import Looped, Product, squash
+from seqtext.nn.looped_lstm import looped_lstm, named
 
 
 class FusedOptions(Config):
@@ -127,6 +128,7 @@ class LoopedLSTM(Looped):
     def __init__(self, input_size: int, hidden_size: int, options: LSTMOptions | None = None) -> None:
         self.options = options or LSTMOptions()
         self.blocks = self.options.blocks
+        self.places = named(self.blocks, coupled=self.options.coupled)
         super().__init__(input_size, hidden_size, gates=len(self.blocks))
         self.rates = self.options.zoneout, self.options.zoneout_memory
         seeing = [name for name in self.blocks if name != "memory"] if self.options.peepholes else []
@@ -141,6 +143,19 @@ class LoopedLSTM(Looped):
                 nn.init.constant_(bias, self.options.forget_bias if name == "forget" else self.options.output_bias)
         for weight in self.peepholes.values():
             nn.init.zeros_(weight)
+
+    def run(self, given: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
+        if any(self.rates):
+            return super().run(given, start)
+        matrix: Any = self.recurrent[0]
+        weight, _ = matrix.drawn(drop=self.weight_dropout if self.training else 0.0)
+        peepholes = None
+        if self.peepholes:
+            zero = weight.new_zeros(self.hidden_size)
+            rows = [self.peepholes.get(name, zero) for name in self.blocks]
+            peepholes = torch.stack(rows).to(given.dtype)
+        h, c = start
+        return looped_lstm(given, h, c, weight, peepholes, self.places)
 
     def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
         h, c = state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 import typing
 from collections.abc import Callable
 from functools import partial
@@ -382,6 +383,25 @@ def test_the_loop_computes_what_the_fused_kernel_does(name: str, options: dict[s
         c[2 * HIDDEN :] = 0.0
     loop.input.weight.data, loop.recurrent[0].weight.data, loop.input.bias.data = W, U, b + c
     close(loop(x, state, lengths=LENGTHS)[1], fused(x, state, lengths=LENGTHS)[1])
+
+
+@pytest.mark.parametrize(
+    "options", [options for name, options in CASES if name == "lstm" and "zoneout" not in str(options)], ids=str
+)
+def test_the_gradient_of_an_lstm_by_hand_is_that_of_its_steps(options: dict[str, Any]) -> None:
+    """The same weights through the equations of one step, time after time, and autograd."""
+    cell, x, state = make("lstm", {**options, "kernel": "loop"})
+    state = tuple(part.requires_grad_() for part in state)
+    wanted = [x.requires_grad_(), *state, *cell.parameters()]
+    share = torch.randn(2, *x.shape[:2], HIDDEN, dtype=x.dtype)
+
+    def gradients() -> tuple[Tensor, ...]:
+        states, (_, memory) = cell(x, state)
+        return torch.autograd.grad((share[0] * states).sum() + (share[1, :, 0] * memory).sum(), wanted)
+
+    found = gradients()
+    cell.run = types.MethodType(Looped.run, cell)  # type: ignore[attr-defined]
+    close(found, gradients())
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,13 @@ def test_what_has_no_graph_says_so(tagger, tmp_path, monkeypatch):
     echo = {"model.encoder.name": "esn", "model.encoder.size": 10, "train.epochs": 1}
     run = seqtext.train("sentiment", overrides=echo, out=tmp_path / "esn", device="cpu").folder
     refused(run, f"{run}: a reservoir (esn) steps through a text and has no ONNX graph; --bf16 takes any model")
+    peeping = {"model.encoder.cell_options": {"peepholes": True}, "model.encoder.hidden_size": 4, "train.epochs": 1}
+    run = seqtext.train("sentiment", overrides=peeping, out=tmp_path / "peeping", device="cpu").folder
+    refused(
+        run,
+        f"{run}: a cell lstm with these settings has no ONNX graph; rnn, lstm and gru have one, with options of their "
+        "fused kernels, without dilation and transition_depth; --bf16 takes any model",
+    )
     monkeypatch.setattr(exporting, "largest_difference", lambda path, graph: 0.5)
     refused(tagger, f"{tagger}: its ONNX graph differs from it by 0.5, more than 0.0001; nothing was written", RunError)
     find = exporting.importlib.util.find_spec

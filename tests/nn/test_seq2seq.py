@@ -314,4 +314,4 @@ def test_an_encoder_forgets_unless_it_is_told_otherwise(options, bias):
     for cells in module.encoder.layers:
         for cell in cells:
             assert cell.kernel.bias_ih_l0[3:6].tolist() == [bias] * 3
-    assert module.decoder.lower.layers[0][0].forget_bias == 1.0
+    assert module.decoder.lower.layers[0][0].options.forget_bias == 1.0
