@@ -36,8 +36,6 @@ from typing import Any
 import tiny
 from killed import PHASES, Fault, Moment, Place, in_a_copy, train, warm_up
 
-from seqtext.tasks import TASKS
-
 AIMED_AT = (*PHASES[1:4], *PHASES[5:9])
 AIMED, COLD, AGAIN = 0.5, 0.2, 0.25
 """Shares of kills at a phase, of runs that start without a data cache, and of ended runs resumed and killed again."""
@@ -49,15 +47,17 @@ CLOCK = ("seconds", "tokens_per_second")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", metavar="TASK", nargs="*", default=list(TASKS), help=f"of {', '.join(TASKS)}")
+    parser.add_argument(
+        "tasks", metavar="TASK", nargs="*", default=list(tiny.FILES), help=f"of {', '.join(tiny.FILES)}"
+    )
     parser.add_argument("--cycles", type=int, default=500, help="kills, over all tasks (default 500)")
     parser.add_argument("--fresh", type=int, default=20, help="of these, in processes that start from nothing")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep runs and output here")
     given = parser.parse_args()
-    if unknown := [task for task in given.tasks if task not in TASKS]:
-        parser.error(f"no task {unknown[0]!r}; the tasks: {', '.join(TASKS)}")
+    if unknown := [task for task in given.tasks if task not in tiny.FILES]:
+        parser.error(f"no task {unknown[0]!r}; the tasks: {', '.join(tiny.FILES)}")
     os.environ["OMP_NUM_THREADS"] = "1"  # of fresh processes; sums come in one order
     scratch = Path(given.scratch or tempfile.mkdtemp(prefix="soak-")).absolute()
     try:

@@ -13,7 +13,7 @@ from pydantic import Field
 from seqtext.config import Config, override, parse, read_toml, to_toml
 from seqtext.data.sources import reading_keys
 from seqtext.errors import ConfigError, InputError
-from seqtext.shelf import find
+from seqtext.shelf import find, name_of
 from seqtext.tasks import TASKS
 from seqtext.training.config import TrainConfig
 
@@ -73,7 +73,7 @@ class Recipe:
 def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
     """Find, read, override and check a recipe. Raises `ConfigError` with every fault at once."""
     path = find(name)
-    return check(override(read_toml(path), overrides, source=str(path)), name=path.stem, source=str(path))
+    return check(override(read_toml(path), overrides, source=str(path)), name=name_of(path), source=str(path))
 
 
 def choose(

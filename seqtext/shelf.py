@@ -16,8 +16,15 @@ def recipes_folder() -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """All shipped recipes by name."""
-    return {path.stem: path for path in sorted(recipes_folder().glob("*.toml"))}
+    """All shipped recipes by name; one of a sub-folder has it before its own: `study-cells/tagging`."""
+    folder = recipes_folder()
+    found = [*sorted(folder.glob("*.toml")), *sorted(folder.glob("*/*.toml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def name_of(path: Path) -> str:
+    """What the recipe in a file is called: as it is shipped, or else as its file."""
+    return next((name for name, other in shipped().items() if other == path), path.stem)
 
 
 def find(name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seqtext.tasks.lm import Lm
+from seqtext.tasks.memory import Memory
 from seqtext.tasks.ner import Ner
 from seqtext.tasks.sentiment import Sentiment
 from seqtext.tasks.translation import TranslationTask
@@ -16,4 +17,5 @@ TASKS: dict[str, type[Any]] = {
     "lm": Lm,
     "translation": TranslationTask,
     "tree-sentiment": TreeSentiment,
+    "memory": Memory,
 }

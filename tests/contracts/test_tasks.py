@@ -61,6 +61,7 @@ def with_node_label(label: str) -> Callable[[datasets.Dataset], datasets.Dataset
 
 UNSEEN_LABEL: dict[str, tuple[Callable[[datasets.Dataset], datasets.Dataset], str] | None] = {
     "lm": None,
+    "memory": None,
     "translation": None,
     "ner": (
         with_tag("S-DRAGON"),
