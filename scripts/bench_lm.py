@@ -176,9 +176,12 @@ def reference(
     import reference_lm as usual
 
     model, encoder, config = chosen.model, chosen.model.encoder, chosen.train
-    alike = encoder.cell == "lstm" and encoder.skip == "none" and model.softmax.name == "full"
+    keys = "cell", "skip", "dilation", "input_depth", "transition_depth", "output_depth"
+    plain = all(getattr(encoder, key) == getattr(type(encoder)(), key) for key in keys)
+    plain = plain and not set(encoder.cell_options) - {"forget_bias", "output_bias"}
+    alike = plain and model.softmax.name == "full"
     if not alike or (model.tied and encoder.sizes[-1] != model.embedding_size):
-        return None, "none: it is for LSTMs with a full softmax, without residual connections or projection"
+        return None, "none: it is for plain stacks of LSTMs with a full softmax, without projection"
     data = usual.streams(train.slice(0, train.tokens), streams).to(device)
     vocabulary, size = task.tokenizer.size, model.embedding_size
     lr, clip, window = config.optimizer.lr, config.clip or float("inf"), chosen.data.window

@@ -36,6 +36,20 @@ def bench(script, *arguments, cwd):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_cells_sets_each_beside_the_fused_lstm(tmp_path):
+    size = ["--size", "2", "3", "4", "5"]
+    done, settings, figures = bench(
+        "bench_cells.py", "mingru", "lstm", *size, "--repeats", "1", "--seconds", "0.001", cwd=tmp_path
+    )
+    assert settings["size"] == [2, 3, 4, 5] and "== a layer over 2 x 3 x 4 -> 5" in done.stdout
+    lines = {name.split(": ")[1].split(" /")[0] for name in figures if " / " in name}
+    assert {"lstm", "mingru", "lstm, peepholes"} <= lines and "gru" not in lines
+    assert all(
+        0 < figures[f"{what}: {line} / lstm"] < math.inf for what in ("training", "prediction") for line in lines
+    )
+
+
+@pytest.mark.slow
 def test_the_benchmark_prints_its_figures_and_counts_operations(tmp_path):
     hidden, labels, words = 100, 17, 50 + 8  # of recipes/ner.toml
     changes = ["--set", 'model.embedding.characters.name="none"']

@@ -114,17 +114,17 @@ class Looped(Cell):
     def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         number = torch.promote_types(x.dtype, torch.float32)
         start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
-        parts = self.run(self.given(x.transpose(0, 1)).to(number), start)
+        parts = self.run(x.transpose(0, 1), start)
         if lengths is not None and bool((lengths != x.size(1)).any()):
             end = tuple(last_of(stacked(part), first, lengths) for part, first in zip(parts, start))
         else:
             end = tuple(part[-1] for part in parts)
         return stacked(parts[0]).transpose(0, 1).to(x.dtype), tuple(part.to(x.dtype) for part in end)
 
-    def run(self, given: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
-        """What x gives (T, B, G), the state before -> each part of the state at all steps, T of (B, H)."""
+    def run(self, x: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
+        """x (T, B, D), the state before -> each part of the state at all steps, T of (B, H)."""
         now, steps, products = start, [], self.begin()
-        for step in given.unbind(0):
+        for step in self.given(x).to(start[0].dtype).unbind(0):
             new = self.advance(step, now, products)
             now = self._zoned(new, now) if any(self.rates) else new
             steps.append(now)

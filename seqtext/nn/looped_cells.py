@@ -144,18 +144,20 @@ class LoopedLSTM(Looped):
         for weight in self.peepholes.values():
             nn.init.zeros_(weight)
 
-    def run(self, given: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
+    def run(self, x: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
         if any(self.rates):
-            return super().run(given, start)
+            return super().run(x, start)
         matrix: Any = self.recurrent[0]
         weight, _ = matrix.drawn(drop=self.weight_dropout if self.training else 0.0)
         peepholes = None
         if self.peepholes:
             zero = weight.new_zeros(self.hidden_size)
             rows = [self.peepholes.get(name, zero) for name in self.blocks]
-            peepholes = torch.stack(rows).to(given.dtype)
+            peepholes = torch.stack(rows).to(start[0].dtype)
         h, c = start
-        return looped_lstm(given, h, c, weight, peepholes, self.places)
+        given, bias = self.input.drawn()
+        assert bias is not None
+        return looped_lstm(x.to(given.dtype), h, c, given, bias, weight, peepholes, self.places)
 
     def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
         h, c = state

@@ -2,8 +2,8 @@
 
     i, f = s(V x + U h + p c)    g = tanh(V x + U h)    c' = f c + i g    o = s(V x + U h + p c')    h' = o tanh(c')
 
-Autograd would note thirty operations a step. Here what does not wait for the step before is computed for all steps at
-once: before the loop what x gives, after it the gradients' factors and those of U and p.
+Autograd would note thirty operations a step. Here a step is a dozen, and what does not wait for the step before
+is computed for all steps at once: before the loop what x gives, after it the gradients of U and p.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqtext.nn.products import product
+from seqtext.nn.products import product, repeated
 
 
 class Blocks(NamedTuple):
@@ -40,13 +40,20 @@ def named(blocks: list[str], *, coupled: bool) -> Blocks:
 
 
 def looped_lstm(
-    given: Tensor, h: Tensor, c: Tensor, weight: Tensor, peepholes: Tensor | None, blocks: Blocks
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    w_ih: Tensor,
+    bias: Tensor,
+    w_hh: Tensor,
+    peepholes: Tensor | None,
+    blocks: Blocks,
 ) -> tuple[Tensor, Tensor]:
-    """given (T, B, n H), h and c (B, H), weight (n H, H), peepholes (n, H), 0 where a block has none.
+    """x (T, B, D), h and c (B, H), V (n H, D), b (n H,), U (n H, H), p (n, H) with 0 where a block has none.
 
-    Returns all states and all memories (T, B, H). Products are in the number format of `weight`.
+    Returns all states and all memories (T, B, H), in the number format of h. Products are in that of x and the weights.
     """
-    return _LSTM.apply(given, h, c, weight, peepholes, blocks)
+    return _LSTM.apply(x, h, c, w_ih, bias, w_hh, peepholes, blocks)
 
 
 def _tanh(x: Tensor) -> Tensor:
@@ -56,20 +63,33 @@ def _tanh(x: Tensor) -> Tensor:
     return x.tanh_()
 
 
+def _sigmoid_backward(grad: Tensor, y: Tensor, out: Tensor) -> None:
+    torch.ops.aten.sigmoid_backward.grad_input(grad, y, grad_input=out)
+
+
 class _LSTM(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, given: Tensor, h: Tensor, c: Tensor, weight: Tensor, peepholes: Tensor | None, at: Blocks
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        w_ih: Tensor,
+        bias: Tensor,
+        weight: Tensor,
+        peepholes: Tensor | None,
+        at: Blocks,
     ) -> tuple[Tensor, Tensor]:
-        (steps, batch, _), size = given.shape, weight.size(1)
-        gates = torch.empty_like(given, memory_format=torch.contiguous_format).view(steps, batch, -1, size)
-        cells, states = (given.new_empty(steps + 1, batch, size) for _ in range(2))
+        (steps, batch, _), size = x.shape, weight.size(1)
+        gates = product(x.flatten(0, 1), w_ih, bias).to(h.dtype).view(steps, batch, -1, size)
+        cells, states = (h.new_empty(steps + 1, batch, size) for _ in range(2))
         cells[0], states[0] = c, h
         squashed = torch.empty_like(cells[1:])  # tanh(c_t)
+        times = repeated(weight, batch)
         early = at.memory  # blocks before it see c, those after it c'
         for t in range(steps):
-            torch.add(given[t], product(states[t].to(weight.dtype), weight), out=gates[t].view(batch, -1))
             gate, before, after = gates[t], cells[t], cells[t + 1]
+            gate.view(batch, -1).add_(times(states[t].to(weight.dtype)))
             if peepholes is not None and early:
                 gate[:, :early].addcmul_(before.unsqueeze(1), peepholes[:early])
             if peepholes is None and at.output >= 0:
@@ -95,57 +115,58 @@ class _LSTM(torch.autograd.Function):
             if peepholes is not None:
                 out.addcmul_(after, peepholes[at.output]).sigmoid_()
             torch.mul(out, squashed[t], out=states[t + 1])
-        ctx.save_for_backward(weight, peepholes, gates, cells, states, squashed)
+        ctx.save_for_backward(x, w_ih, weight, peepholes, gates, cells, states, squashed)
         ctx.at = at
         return states[1:], cells[1:]
 
     @staticmethod
     def backward(ctx: Any, grad_states: Tensor, grad_cells: Tensor) -> Any:  # type: ignore[override]
-        weight, peepholes, gates, cells, states, squashed = ctx.saved_tensors
+        x, w_ih, weight, peepholes, gates, cells, states, squashed = ctx.saved_tensors
         at, (steps, batch, blocks, _) = ctx.at, gates.shape
         before, after = cells[:-1], cells[1:]
-        # What each block's gradient is of that of the memory, or of the state for the output gate, for all steps.
-        factors = torch.empty_like(gates)
-        new = gates[:, :, at.memory]
-        f = gates[:, :, at.forget] if at.forget >= 0 else None
-        i = 1.0 - f if f is not None and at.coupled else gates[:, :, at.input] if at.input >= 0 else None
-        torch.sub(1.0, new * new, out=factors[:, :, at.memory])
-        if i is not None:
-            factors[:, :, at.memory] *= i
-        if at.input >= 0:
-            assert i is not None
-            torch.mul(new, i * (1.0 - i), out=factors[:, :, at.input])
-        if f is not None:
-            torch.mul(before - new if at.coupled else before, f * (1.0 - f), out=factors[:, :, at.forget])
-        into = 1.0 - squashed * squashed  # from a state to its memory
-        if at.output >= 0:
-            out = gates[:, :, at.output]
-            torch.mul(squashed, out * (1.0 - out), out=factors[:, :, at.output])
-            into *= out
-            if peepholes is not None:
-                into += factors[:, :, at.output] * peepholes[at.output]
-        kept = f  # from a memory to the one before
-        if peepholes is not None:
-            for place in {at.input, at.forget} & set(range(blocks)):
-                seen = factors[:, :, place] * peepholes[place]
-                kept = seen + (1.0 if kept is None else kept)
+        factors = torch.empty_like(gates)  # gradients of what each block is computed from
         grad_h, grad_c = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
-        turned = weight.t().contiguous()
-        last = blocks if at.output < 0 else at.output
-        for t in reversed(range(steps)):
+        one, work = torch.ones_like(grad_c), torch.empty_like(grad_c)
+        times = repeated(weight.t().contiguous(), batch)
+        for t in reversed(range(steps)):  # step by step: what it works on then stays in the processor's cache
+            gate, grad = gates[t], factors[t]
             grad_h = grad_h + grad_states[t]
-            grad_c.add_(grad_cells[t]).addcmul_(grad_h, into[t])
-            gate = factors[t]
-            gate[:, :last] *= grad_c.unsqueeze(1)
-            if last < blocks:
-                gate[:, last] *= grad_h
-            if kept is not None:
-                grad_c.mul_(kept[t])
-            grad_h = product(gate.view(batch, -1).to(weight.dtype), turned).to(grad_c.dtype)
+            grad_c.add_(grad_cells[t])
+            torch.mul(squashed[t], squashed[t], out=work)
+            torch.sub(one, work, out=work).mul_(grad_h)
+            if at.output >= 0:
+                out = gate[:, at.output]
+                grad_c.addcmul_(work, out)
+                _sigmoid_backward(torch.mul(grad_h, squashed[t], out=work), out, grad[:, at.output])
+                if peepholes is not None:
+                    grad_c.addcmul_(grad[:, at.output], peepholes[at.output])
+            else:
+                grad_c.add_(work)
+            new, f = gate[:, at.memory], gate[:, at.forget]
+            if at.input >= 0:
+                _sigmoid_backward(torch.mul(grad_c, new, out=work), gate[:, at.input], grad[:, at.input])
+            if at.coupled:
+                torch.addcmul(grad_c, grad_c, f, value=-1.0, out=work)
+            elif at.input >= 0:
+                torch.mul(grad_c, gate[:, at.input], out=work)
+            torch.ops.aten.tanh_backward.grad_input(
+                grad_c if at.input == -1 else work, new, grad_input=grad[:, at.memory]
+            )
+            if at.forget >= 0:
+                seen = torch.sub(before[t], new, out=work) if at.coupled else before[t]
+                _sigmoid_backward(torch.mul(grad_c, seen, out=work), f, grad[:, at.forget])
+                grad_c.mul_(f)
+            if peepholes is not None:
+                for place in (at.input, at.forget):
+                    if place >= 0:
+                        grad_c.addcmul_(grad[:, place], peepholes[place])
+            grad_h = times(grad.view(batch, -1).to(weight.dtype)).to(grad_c.dtype)
         flat = factors.view(steps * batch, -1).to(weight.dtype)
         grad_weight = product(flat.t(), states[:-1].flatten(0, 1).to(weight.dtype).t())
+        grad_x = product(flat, w_ih.t()).view(x.shape) if ctx.needs_input_grad[0] else None
+        grad_w, grad_bias = product(flat.t(), x.flatten(0, 1).t()), flat.sum(0)
         grad_peepholes = None
         if peepholes is not None:
             seen = [after if place == at.output else before for place in range(blocks)]
             grad_peepholes = torch.stack([(factors[:, :, k] * seen[k]).sum((0, 1)) for k in range(blocks)])
-        return factors.view(steps, batch, -1), grad_h, grad_c, grad_weight, grad_peepholes, None
+        return grad_x, grad_h, grad_c, grad_w, grad_bias, grad_weight, grad_peepholes, None

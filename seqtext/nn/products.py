@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 # The oneDNN kernel that torch's compiler puts in place of a linear layer. For float32 it is about twice as fast as the
 # BLAS behind `torch.mm` on processors that MKL does not favour, and as fast elsewhere. It has no gradient.
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+REORDERS = ONEDNN and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -15,6 +18,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
+
+
+def repeated(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """`product` with weight (V, D) for many x (rows, D), for which it is laid out once: a fifth faster."""
+    if ONEDNN and REORDERS and weight.device.type == "cpu" and weight.dtype == torch.float32 and rows:
+        laid = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, laid, None, "none", [], "")
+    return lambda x: nn.functional.linear(x, weight)
 
 
 def without_gradient(x: Tensor, *, number: torch.dtype = torch.float32) -> bool:
