@@ -15,6 +15,7 @@ from seqtext.cli.check import check
 from seqtext.cli.evaluate import evaluate
 from seqtext.cli.export import export
 from seqtext.cli.generate import generate
+from seqtext.cli.inspect import app as inspect
 from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
 from seqtext.cli.score import score
@@ -85,6 +86,7 @@ app.command()(generate)
 app.command()(score)
 app.command()(translate)
 app.command()(export)
+app.add_typer(inspect, name="inspect")
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 
