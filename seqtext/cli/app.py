@@ -18,6 +18,7 @@ from seqtext.cli.generate import generate
 from seqtext.cli.inspect import app as inspect
 from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
+from seqtext.cli.report import report
 from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
@@ -87,6 +88,7 @@ app.command()(score)
 app.command()(translate)
 app.command()(export)
 app.add_typer(inspect, name="inspect")
+app.command()(report)
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 

@@ -30,7 +30,7 @@ def line_figure(
     lines: Mapping[str, Curve], *, x: str, y: str, log: bool = False, limit: tuple[str, float] | None = None
 ) -> Figure:
     """A line for each name; with `limit`, a level to compare them with."""
-    figure, (axes,) = _panels(1, width=6.4, height=3.0)
+    figure, (axes,) = _panels(1, width=5.2, height=3.0)
     for number, (name, (steps, values)) in enumerate(lines.items()):
         marker = "o" if len(steps) <= 20 else None
         axes.plot(steps, values, label=plain(name), marker=marker, markersize=3, **_stroke(number))

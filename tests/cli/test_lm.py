@@ -35,7 +35,7 @@ def test_train_says_the_perplexity_and_what_comes_next(cli, refused, folder):
     assert shown.out == f"runs/seed-1: valid perplexity {reached:.2f}\n"
     assert re.search(rf"^epoch 2  loss .*  valid perplexity {reached:.2f} \(best\)  left 0:00$", shown.err, re.M)
     assert shown.err.endswith(
-        "next: seqtext generate runs/seed-1 --prompt TEXT\n      seqtext score runs/seed-1 FILE\n"
+        "next: seqtext generate runs/seed-1 --prompt TEXT\n      seqtext score runs/seed-1 FILE\n      seqtext report runs/seed-1\n"
     )
     # Of several seeds the smallest perplexity is the minimum, not called the best.
     lines = cli(*words, "--out", "runs", "--seeds", "2").lines
