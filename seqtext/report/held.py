@@ -14,6 +14,15 @@ from seqtext.model import Model, load
 from seqtext.run import Run
 from seqtext.session import encode
 
+NEEDED = {
+    "ner": ("tokens", "gold", "tags"),
+    "sentiment": ("text", "gold", "label", "probabilities"),
+    "tree-sentiment": ("tokens", "gold", "nodes", "label"),
+    "lm": ("text", "log_probability", "perplexity", "tokens", "unknown"),
+    "translation": ("source", "reference"),
+}
+"""What the records of each task must have; those of an older version may not."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -52,12 +61,20 @@ def hold(folder: str | Path, *, name: str, limit: int, device: str) -> Held:
     run = runs.open_run(folder)
     log = _lines(run.folder / "metrics.jsonl", cut=True) if (run.folder / "metrics.jsonl").exists() else []
     file = run.folder / "predictions.valid.jsonl"
-    if file.exists():
-        records = _lines(file)
-        about = f"All {len(records):,} examples of the validation split, as {file.name} has them."
-    else:
+    records = _lines(file) if file.exists() else []
+    about = f"All {len(records):,} examples of the validation split, as {file.name} has them."
+    if not records or not all(_reads(run.task.name, record) for record in records):
+        why = "" if not records else f"{file.name} is not of this version of seqtext. "
         records, about = _predicted(run, limit, device)
+        about = why + about
     return Held(run, name, log, records, about, device)
+
+
+def _reads(task: str, record: dict[str, Any]) -> bool:
+    """Whether a record has what its task's sections read."""
+    if not set(NEEDED[task]) <= record.keys():
+        return False
+    return task != "tree-sentiment" or all("children" in node for node in record["nodes"])
 
 
 def _predicted(run: Run, limit: int, device: str) -> tuple[list[dict[str, Any]], str]:
