@@ -180,7 +180,7 @@ def attention(
     source, target, weights (a row a target token), result.
     """
     from seqtext import api
-    from seqtext.draw import wants_colour
+    from seqtext.draw import plain, wants_colour
     from seqtext.inspecting.attention import inspect_attention
     from seqtext.inspecting.shading import label, label_width, shade
     from seqtext.plot import check_picture, heat_map
@@ -209,7 +209,7 @@ def attention(
     for token, row in zip(found.target, found.weights):
         most = max(range(len(row)), key=row.__getitem__)
         shades = "".join(shade(weight, 0.0, 1.0, colour=colour) for weight in row)
-        typer.echo(f"{label(token, beside)} |{shades}| {row[most]:.2f} {label(found.source[most], 1 << 10).strip()}")
+        typer.echo(f"{label(token, beside)} |{shades}| {row[most]:.2f} {plain(found.source[most])}")
 
 
 @app.command()

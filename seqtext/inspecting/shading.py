@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from seqtext.draw import columns
+from seqtext.draw import columns, cut, plain
 
 BLOCKS = " ░▒▓█"
 RAMP = (17, 60, 243, 144, 179, 227)
@@ -24,9 +24,7 @@ def shade(value: float, low: float, high: float, *, colour: bool) -> str:
 
 def label(token: str, width: int) -> str:
     """A token in so many columns, to the right, without anything that moves the cursor."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in token)
-    while columns(shown) > width:
-        shown = shown[:-2] + "…"
+    shown = cut(plain(token), width)
     return " " * (width - columns(shown)) + shown
 
 

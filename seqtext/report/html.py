@@ -6,10 +6,9 @@ The page needs no other file and no script, and has light and dark colours by wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import NamedTuple
 
-from seqtext.plot import plain
+from seqtext import draw
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --soft: #5c5f66; --line: #d5d7db; --panel: #f5f6f8;
@@ -25,7 +24,7 @@ h2 { font-size: 1.3rem; margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 p { max-width: 50rem; margin: .4rem 0; }
 .soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
-nav ul { padding-left: 1.2rem; }
+nav ul { padding-left: 1.2rem; columns: 16rem; }
 a { color: inherit; }
 .wide { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
@@ -62,7 +61,7 @@ class Section(NamedTuple):
 
 def safe(text: object) -> str:
     """Text for a page, without letters that turn the direction of writing or cannot be shown."""
-    return escape(plain(str(text)))
+    return draw.safe(str(text))
 
 
 def paragraph(text: str, *, soft: bool = False) -> str:

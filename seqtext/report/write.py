@@ -98,8 +98,8 @@ def _scores(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
             for split, scores in meta["scores"].items():
                 if split != "valid" and measure.key in scores:
                     value = _figure(scores[measure.key], measure)
-                    examples = meta["data"].get(split, {}).get("examples", "")
-                    rows.append([one.name, one.task, f"{split}: {measure.title}", value, "", examples])
+                    examples = meta["data"].get(split, {}).get("examples", 0)
+                    rows.append([one.name, one.task, f"{split}: {measure.title}", value, "", f"{examples:,}"])
         if not found[one.name]:
             rows.append([one.name, one.task, "none", "", "", "0"])
     text = table(
