@@ -13,7 +13,7 @@ from seqtext.inspecting.reading import read
 from seqtext.inspecting.watching import Seen, kind_of
 from seqtext.model import Model
 from seqtext.nn.cells import State
-from seqtext.nn.gates import GATES
+from seqtext.nn.gates import GATES, tells
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def inspect_gates(model: Model, text: str, *, at: str | None = None) -> list[Gat
     found = []
     for name in seen if at is None else [at]:
         kind = kind_of(seen[name].cell)
-        if kind not in GATES:
-            known = ", ".join(GATES)
-            raise InputError(f"{model.run.folder}: a cell '{kind}' does not tell its gates; those that do: {known}")
+        if not tells(kind, seen[name].cell):
+            known = f"those that do, with their usual equations: {', '.join(GATES)}"
+            raise InputError(f"{model.run.folder}: {name}, a cell '{kind}', does not tell its gates; {known}")
         gates, own = gates_of(seen[name]), tokens(name)
         if name.endswith(".1"):  # read from the end of the text on
             gates, own = {gate: values.flip(0) for gate, values in gates.items()}, own[::-1]

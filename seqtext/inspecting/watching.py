@@ -26,18 +26,18 @@ def cells_of(module: nn.Module) -> dict[str, Cell]:
 
     `encoder.layers.1.0` is the second layer's cell in the forward direction, `encoder.layers.1.1` the backward one.
     """
-    kinds = tuple(CELLS.values())
-    return {
-        name: part
-        for name, part in module.named_modules()
-        if isinstance(part, kinds) and not set(name.split(".")) & set(ASIDE)
-    }
+    found: dict[str, Cell] = {}
+    for name, part in module.named_modules():
+        path = name.split(".")
+        inside = any(".".join(path[:depth]) in found for depth in range(len(path)))  # a cell may be made of cells
+        if isinstance(part, Cell) and not inside and not set(path) & set(ASIDE):
+            found[name] = part
+    return found
 
 
 def kind_of(cell: Cell) -> str:
     """What a recipe calls this cell."""
-    exact = [name for name, kind in CELLS.items() if type(cell) is kind]
-    return exact[0] if exact else next(name for name, kind in CELLS.items() if isinstance(cell, kind))
+    return getattr(cell, "name", None) or next(name for name, kind in CELLS.items() if type(cell) is kind)
 
 
 def find_cell(module: nn.Module, at: str | None, *, where: str) -> tuple[str, Cell]:

@@ -3,7 +3,8 @@
     GATES[name](cell, x (B, D), state of (B, H)) -> {gate: (B, H)}
 
 in the order that the equations of the cell use them, each value between 0 and 1 but for the candidate, which is what
-there is to write. A cell without gates has an empty dictionary; one that is not here does not tell.
+there is to write. A cell without gates has an empty dictionary; one that is not here does not tell. `tells` says
+whether a cell does.
 """
 
 from __future__ import annotations
@@ -38,3 +39,8 @@ GATES: dict[str, Callable[[Cell, Tensor, State], dict[str, Tensor]]] = {
     "lstm": lstm_gates,
     "gru": gru_gates,
 }
+
+
+def tells(name: str, cell: Cell) -> bool:
+    """Whether `GATES[name]` can tell the gates of this cell, which may have options that change its equations."""
+    return name in GATES and (GATES[name] is no_gates or hasattr(cell, "kernel"))
