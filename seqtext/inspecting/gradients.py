@@ -236,63 +236,48 @@ def carried_back(
         parts = [torch.stack(list(part), dim=1) for part in zip(*states)]  # (B, T + 1, H): before each step
     begin = ends - back + 1  # the state before it is s_(t-K)
 
-    def trace(which: Tensor, copies: int = 1) -> list[State]:
-        """s_(t-K) ... s_t of the cases `which`, each as many times as said, with a graph."""
+    def trace(which: Tensor, copies: int = 1) -> list[Tensor]:
+        """s_(t-K) ... s_t (N, F) of the cases `which`, each as many times as said, with a graph.
+
+        A state is one tensor, so that its members do not depend on each other: an LSTM computes its output from its
+        memory, and what comes to the one of them is not to come to the other as well.
+        """
         index = which.repeat_interleave(copies)
-        now: State = tuple(part[rows[index], begin[index]].requires_grad_() for part in parts)
-        found = [now]
+        found = [torch.cat([part[rows[index], begin[index]] for part in parts], dim=1).requires_grad_()]
         for step in range(back):
-            _, now = own.step(x[rows[index], begin[index] + step], now)
-            found.append(now)
+            _, now = own.step(x[rows[index], begin[index] + step], found[-1].chunk(own.parts, dim=1))
+            found.append(torch.cat(now, dim=1))
         return found
 
     with torch.enable_grad():
         path = trace(torch.arange(len(rows)))
-        flat = [part for one in path for part in one]
-        pull = (path[-1][0] * direct[rows, ends]).sum()
-        grads = [_or_zero(*pair) for pair in zip(torch.autograd.grad(pull, flat, allow_unused=True), flat)]
-    size = own.parts
-    norms = [
-        float(torch.cat(grads[place * size : (place + 1) * size], dim=1).norm(dim=1).mean())
-        for place in range(back, -1, -1)
-    ]
+        pull = (path[-1][:, : cell.hidden_size] * direct[rows, ends]).sum()
+        grads = [_or_zero(*pair) for pair in zip(torch.autograd.grad(pull, path, allow_unused=True), path)]
+    norms = [float(grad.norm(dim=1).mean()) for grad in reversed(grads)]
     picked = torch.from_numpy(np.unique(np.linspace(0, len(rows) - 1, PRODUCTS).astype(int)))
-    far = products and size * cell.hidden_size <= WIDEST
-    singular = torch.stack([_singular(trace(one.view(1), size * cell.hidden_size), far) for one in picked])
+    size = own.parts * cell.hidden_size
+    far = products and size <= WIDEST
+    singular = torch.stack([_singular(trace(one.view(1), size), far) for one in picked])
     return norms, singular.mean(0).tolist(), len(rows)
 
 
-def _singular(path: Sequence[State], far: bool) -> Tensor:
+def _singular(path: Sequence[Tensor], far: bool) -> Tensor:
     """(K,) the largest singular values of d s_t / d s_(t-k), or (1,) without `far`.
 
     The path is that of as many copies of one case as a state has features F: what a backward pass with row i of the
     identity in copy i leaves in s_(t-k) is row i of the Jacobian.
     """
-    last = torch.cat(path[-1], dim=1)  # (F, F)
-    wanted = path[-2::-1] if far else path[-2:-1]
-    flat = [part for state in wanted for part in state]
-    grads = torch.autograd.grad(last, flat, torch.eye(len(last), dtype=last.dtype), allow_unused=True)
-    size = len(path[0])
-    rows = [_or_zero(*pair) for pair in zip(grads, flat)]
-    jacobians = [torch.cat(rows[place : place + size], dim=1) for place in range(0, len(rows), size)]
-    return largest_singular(torch.stack(jacobians))
+    last, wanted = path[-1], path[-2::-1] if far else path[-2:-1]
+    rows = torch.autograd.grad(last, wanted, torch.eye(len(last), dtype=last.dtype), allow_unused=True)
+    return largest_singular(torch.stack([_or_zero(*pair) for pair in zip(rows, wanted)]))
 
 
-def largest_singular(matrices: Tensor, *, rounds: int = 200) -> Tensor:
-    """matrices (K, F, F) -> (K,): by power iteration on M'M, which finds the value long before its vector."""
-    generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(len(matrices), matrices.size(2), 1, dtype=matrices.dtype, generator=generator)
-    tiny = torch.finfo(matrices.dtype).tiny
-    scale = matrices.abs().amax(dim=(1, 2), keepdim=True).clamp(min=tiny)  # what vanished is squared below
-    scaled, found = matrices / scale, torch.zeros(len(matrices), dtype=matrices.dtype)
-    for _ in range(rounds):
-        vector = vector / vector.norm(dim=1, keepdim=True).clamp(min=tiny)
-        image = scaled @ vector
-        before, found = found, image.norm(dim=1).squeeze(1)
-        if bool(((found - before).abs() <= 1e-7 * found).all()):
-            break
-        vector = scaled.transpose(1, 2) @ image
-    return found * scale.view(-1)
+def largest_singular(matrices: Tensor) -> Tensor:
+    """matrices (K, F, F) -> (K,): the root of the largest eigenvalue of M'M, which takes a third of the time of all."""
+    scale = matrices.abs().amax(dim=(1, 2)).clamp(min=torch.finfo(matrices.dtype).tiny)  # squares of tiny ones vanish
+    scaled = matrices / scale.view(-1, 1, 1)
+    found = torch.linalg.eigvalsh(scaled.transpose(1, 2) @ scaled)[:, -1]
+    return found.clamp(min=0.0).sqrt() * scale
 
 
 def stacks_of(model: Config, prefix: str = "model") -> dict[str, Stack]:
