@@ -313,7 +313,8 @@ def _scale(module: nn.Module, spec: CellSpec) -> None:
     if spec.gain == 1.0:
         return
     for cell in cells_of(module).values():
-        recurrent = [part for name, part in cell.named_parameters() if "hh" in name and part.dim() == 2]
+        named = [(name, part) for name, part in cell.named_parameters() if part.dim() == 2]
+        recurrent = [part for name, part in named if "weight_hh" in name or "recurrent" in name]
         if not recurrent:
             raise InputError(f"--cells {spec.title}: the cell {spec.name} has no recurrent matrix for a gain to scale")
         for part in recurrent:
