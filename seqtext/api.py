@@ -322,6 +322,25 @@ def export(run: str | Path, out: str | Path, *, form: Literal["int8", "bf16", "o
     return export_weights(run, out, weights=form)
 
 
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path = "report.html",
+    *,
+    examples: int = 5,
+    limit: int = 200,
+    device: str = "auto",
+) -> Path:
+    """Write a page of HTML about runs, side by side, and return where it is; it needs no network and no other file.
+
+    It shows `examples` of each kind; for a run without predictions of its own, `limit` are made. Raises `InputError`
+    where it cannot be written or matplotlib (the extra `plot`) is not installed, `RunError` for a folder that is no
+    run; nothing is written then.
+    """
+    from seqtext.report.write import write_report
+
+    return write_report(runs, out, examples=examples, limit=limit, device=device)
+
+
 def check(
     recipe: str, *, data: str | None = None, overrides: Overrides = (), device: str = "auto"
 ) -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ def terminal(tree: LabelledTree, *, colour: bool, width: int = 100) -> str:
     width = max(width, NARROWEST)
     limit = width // 4 * 2  # half the row; a level takes 2 columns
     colours = shades(tree.classes)
-    names = {label: _cut(_plain(label), LABEL) for label in tree.classes}
+    names = {label: cut(plain(label), LABEL) for label in tree.classes}
     widest = max(map(columns, names.values()))
     firsts = tree.first_children
     places = {label: place for place, label in enumerate(tree.classes)}
@@ -148,13 +148,13 @@ def html(trees: Iterable[LabelledTree], *, title: str = "Trees") -> str:
     parts = [
         '<!DOCTYPE html>\n<html><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>{_safe(title)}</title><style>{PAGE}{STYLE}</style></head><body><h1>{_safe(title)}</h1>\n"
+        f"<title>{safe(title)}</title><style>{PAGE}{STYLE}</style></head><body><h1>{safe(title)}</h1>\n"
     ]
     for tree in trees:
         places = {label: place for place, label in enumerate(tree.classes)}
         root = f"{tree.probabilities[0][places[tree.labels[0]]]:.1%}"
         parts.append(
-            f'<figure><figcaption><p dir="auto">{_safe(" ".join(tree.words))}</p>'
+            f'<figure><figcaption><p dir="auto">{safe(" ".join(tree.words))}</p>'
             f"<p>{_key(tree.labels[0], shades(tree.classes)[tree.labels[0]])}{root}</p></figcaption>"
             f"{_figure(tree, style='')}</figure>\n"
         )
@@ -172,18 +172,18 @@ def _cells(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text without anything that moves the cursor, turns the direction of writing or is not allowed in XML."""
     joiners = "\u200c\u200d"
     letters = (" " if a.isspace() else a if a.isprintable() or a in joiners else "\ufffd" for a in text)
     return "".join(letters)
 
 
-def _safe(text: str) -> str:
-    return escape(_plain(text))
+def safe(text: str) -> str:
+    return escape(plain(text))
 
 
-def _cut(text: str, room: int) -> str:
+def cut(text: str, room: int) -> str:
     """The text, or as much of its beginning as leaves a column for "…"."""
     if columns(text) <= room:
         return text
@@ -195,7 +195,7 @@ def _phrase(tree: LabelledTree, node: int, room: int) -> str:
     """The words of a node, cut to `room` columns."""
     # A word and its space take a column at least: more words than that need not be looked at.
     words = tree.words[tree.starts[node] : min(tree.ends[node], tree.starts[node] + room + 1)]
-    return _cut(" ".join(_plain(word[: 4 * room]) for word in words), room)
+    return cut(" ".join(plain(word[: 4 * room]) for word in words), room)
 
 
 def _rgb(colour: int) -> tuple[int, int, int]:
@@ -223,15 +223,15 @@ def _paint(text: str, colour: int | None) -> str:
 def _key(label: str, colour: int | None) -> str:
     """The label on its colour, for a page."""
     style = "" if colour is None else f' style="background:{_hex(colour)};color:{"#fff" if _dark(colour) else "#000"}"'
-    return f'<span class="key"{style}>{_safe(label)}</span>'
+    return f'<span class="key"{style}>{safe(label)}</span>'
 
 
 def _figure(tree: LabelledTree, *, style: str) -> str:
     """The element `svg`. A node's level is its height over the words, so that these stand in one row."""
     colours = shades(tree.classes)
-    names = {label: _cut(_plain(label), LABEL) for label in tree.classes}
+    names = {label: cut(plain(label), LABEL) for label in tree.classes}
     pill = max(PILL, 10 + LETTER * max(columns(names[label]) for label in set(tree.labels)))
-    texts = [_cut(_plain(word), WORD) for word in tree.words]
+    texts = [cut(plain(word), WORD) for word in tree.words]
     widths = [max(pill, LETTER * columns(text)) + GAP for text in texts]
     edges = list(accumulate(widths, initial=MARGIN))
     firsts, size = tree.first_children, len(tree.labels)
@@ -267,7 +267,7 @@ def _figure(tree: LabelledTree, *, style: str) -> str:
         parts.append("</g>\n")
     right, bottom = edges[-1] + MARGIN, down[0] + STEP * height[0] + PILL / 2 + 26 + MARGIN
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="tree" role="img" aria-label="{_safe(" ".join(tree.words))}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tree" role="img" aria-label="{safe(" ".join(tree.words))}"'
         f' width="{right:.0f}" height="{bottom:.0f}" viewBox="0 0 {right:.0f} {bottom:.0f}">{style}'
         f"{''.join(parts)}</svg>\n"
     )
@@ -277,5 +277,5 @@ def _tooltip(tree: LabelledTree, node: int) -> str:
     """The words of a node, then its likeliest classes with their probabilities, in the order of the classes."""
     chances = tree.probabilities[node]
     likeliest = sorted(range(len(chances)), key=lambda place: -chances[place])[:CLASSES]
-    shares = [f"{_plain(tree.classes[place])}: {chances[place]:.1%}" for place in sorted(likeliest)]
+    shares = [f"{plain(tree.classes[place])}: {chances[place]:.1%}" for place in sorted(likeliest)]
     return "\n".join([_phrase(tree, node, PHRASE), *shares])

@@ -41,9 +41,13 @@ MAY = {
     "model": CORE | {"task", "search", "training", "recipe", "run", "session"},
     "exporting": CORE | {"task", "tasks", "training", "recipe", "run", "session", "model"},
     "plot": {"errors"},
+    "inspecting": CORE | {"draw", "task", "search", "tasks", "training", "recipe", "run", "session", "model"},
+    "report": CORE
+    | {"draw", "plot", "task", "search", "tasks", "training", "recipe", "run", "session", "model"}
+    | {"inspecting"},
     "api": CORE
     | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session", "series"}
-    | {"model", "exporting"},
+    | {"model", "exporting", "plot", "inspecting", "report"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}

@@ -15,8 +15,10 @@ from seqtext.cli.check import check
 from seqtext.cli.evaluate import evaluate
 from seqtext.cli.export import export
 from seqtext.cli.generate import generate
+from seqtext.cli.inspect import app as inspect
 from seqtext.cli.predict import predict
 from seqtext.cli.recipes import app as recipes
+from seqtext.cli.report import report
 from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
@@ -85,6 +87,8 @@ app.command()(generate)
 app.command()(score)
 app.command()(translate)
 app.command()(export)
+app.add_typer(inspect, name="inspect")
+app.command()(report)
 app.add_typer(recipes, name="recipes")
 app.command()(check)
 

@@ -128,6 +128,7 @@ def _show_next(run: Run) -> None:
         commands = [f"seqtext generate {run.folder} --prompt TEXT", f"seqtext score {run.folder} FILE"]
     if isinstance(run.task, TranslatingTask):
         commands = [f"seqtext translate {run.folder} FILE", f"seqtext evaluate {run.folder}{held_out}"]
+    commands.append(f"seqtext report {run.folder}")
     typer.echo("next: " + "\n      ".join(commands), err=True)
 
 

@@ -1,15 +1,18 @@
-"""Whether one system translates better than another: paired bootstrap resampling.
+"""How far a score can be trusted, and whether one system is better than another: bootstrap resampling.
 
 Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation", section 4: draw as many lines as there
 are, with replacement, score both systems on them, and do so many times over. The lines drawn, the scores and the
 p-value are those of sacreBLEU's `--paired-bs`: with D the systems' difference on all lines and d_i that on the i-th of
 N resamples, p = (1 + #{i: |d_i| - mean |d| > |D|}) / (N + 1). Where D is clear that is one-sided. The resampling is
 done here because sacreBLEU gives the spread of each system's score, and what tells is that of their difference.
+
+`interval` and `paired` do the same for any score that is a function of sums over examples. Intervals are those between
+percentiles of the resamples (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +45,74 @@ class Difference(NamedTuple):
     def difference(self) -> float:
         """On all lines: system - baseline."""
         return self.system - self.baseline
+
+
+class Interval(NamedTuple):
+    """A score of all examples, and the 95% interval of the resamples' scores."""
+
+    score: float
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """As `Difference`, of one score of two systems: system - baseline."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    wins: float
+
+
+Score = Callable[[np.ndarray], float]
+"""A score, of sums (K,) over examples."""
+
+
+def interval(statistics: np.ndarray, score: Score, *, samples: int = 1000, seed: int = SEED) -> Interval:
+    """How a score of N examples varies; statistics (N, K), of which it needs the sums over examples.
+
+    Raises `ValueError` where there is no example.
+    """
+    _check(statistics)
+    drawn = np.array([score(weights @ statistics) for weights in resamples(len(statistics), samples, seed)])
+    return Interval(score(statistics.sum(0)), *_middle(drawn))
+
+
+def paired(
+    baseline: np.ndarray,
+    system: np.ndarray,
+    score: Score,
+    *,
+    less: bool = False,
+    samples: int = 1000,
+    seed: int = SEED,
+) -> Paired:
+    """How much better a system is than a baseline on the same N examples; statistics (N, K) of either.
+
+    Where `less` is better, `wins` counts resamples with the smaller score. Raises `ValueError` where there is no
+    example, or one has more than the other.
+    """
+    _check(baseline)
+    if baseline.shape != system.shape:
+        raise ValueError(f"statistics of {baseline.shape} and {system.shape}: not of the same examples")
+    weighted = resamples(len(baseline), samples, seed)
+    differences = np.array([score(weights @ system) - score(weights @ baseline) for weights in weighted])
+    whole = score(system.sum(0)) - score(baseline.sum(0))
+    wins = float(((differences < 0) if less else (differences > 0)).mean())
+    return Paired(whole, *_middle(differences), _p_value(differences, whole), wins)
+
+
+def _check(statistics: np.ndarray) -> None:
+    if not len(statistics):
+        raise ValueError("nothing to draw from: no examples")
+
+
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    """The ends of the middle 95% of values (samples,)."""
+    samples = len(values)
+    low, high = np.sort(values)[[samples // 40, samples - samples // 40 - 1]].tolist()
+    return low, high
 
 
 def compare(
@@ -84,7 +155,7 @@ def compare(
         signature.update("seed", seed)
         signature.update("bs", samples)
         differences = drawn[:, number, 1] - drawn[:, number, 0]
-        low, high = np.sort(differences)[[samples // 40, samples - samples // 40 - 1]].tolist()
+        low, high = _middle(differences)
         found.append(
             Difference(
                 TITLES[name],

@@ -228,15 +228,20 @@ class WordEmbedding(nn.Module):
             if self.training and self.rare_dropout > 0.0:
                 chance = torch.rand(ids.shape, device=ids.device) < self.rare_dropout
                 ids = torch.where((ids >= self.rare_from) & chance, 1, ids)
-            table = self.table(ids)  # (U, P)
-            if words.vectors is not None:
-                # The unknown word's embedding is for words without a vector; frozen vectors take nothing added.
-                plain = words.pretrained & (ids == 1) if self.tune else words.pretrained
-                table = table.masked_fill(plain.unsqueeze(1), 0.0) + words.vectors.to(table.dtype)
-            parts.append(table)
+            parts.append(self.meanings(ids, words.vectors, words.pretrained))
         if self.characters is not None:
             parts.append(torch.cat([self.characters(block) for block in words.characters]))
         if self.shapes is not None:
             parts.append(self.shapes(words.shapes))
         types = torch.cat([part.to(parts[0].dtype) for part in parts], dim=1)  # (U, E)
         return self.dropout(self.word_dropout(nn.functional.embedding(words.positions, types)))
+
+    def meanings(self, ids: Tensor, vectors: Tensor | None, pretrained: Tensor) -> Tensor:
+        """Ids (U,), and vectors and whether there are any as in `Words` -> (U, P): all of a word but its letters."""
+        assert self.table is not None
+        table = self.table(ids)
+        if vectors is None:
+            return table
+        # The unknown word's embedding is for words without a vector; frozen vectors take nothing added.
+        plain = pretrained & (ids == 1) if self.tune else pretrained
+        return table.masked_fill(plain.unsqueeze(1), 0.0) + vectors.to(table.dtype)

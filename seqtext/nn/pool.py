@@ -136,10 +136,12 @@ class Attention(nn.Module):
 
     def forward(self, states: States) -> Tensor:
         """(B, T, H) -> (B, H)."""
-        real = states.real()
-        scores = self.score(self.hidden(states.values).tanh())  # (B, T, 1)
-        weights = scores.masked_fill(~real, -torch.inf).softmax(1)
-        return (weights * states.values.masked_fill(~real, 0.0)).sum(1)
+        return (self.weights(states) * states.values.masked_fill(~states.real(), 0.0)).sum(1)
+
+    def weights(self, states: States) -> Tensor:
+        """(B, T, H) -> (B, T, 1): what of each text is looked at, 1 in all, 0 at padded positions."""
+        scores = self.score(self.hidden(states.values).tanh())
+        return scores.masked_fill(~states.real(), -torch.inf).softmax(1)
 
 
 class Flatten(nn.Module):

@@ -153,7 +153,9 @@ def test_train_leaves_a_run_and_says_what_comes_next(cli, corpus, tmp_path):
     run = seqtext.load(out).run
     valid, test = (run.meta["scores"][split]["f1"] for split in ("valid", "test"))
     assert result.out == f"{out}: valid f1 {valid:.4f}, test f1 {test:.4f}\n"
-    assert result.err.endswith(f"next: seqtext evaluate {out}\n      seqtext predict {out} FILE\n")
+    assert result.err.endswith(
+        f"next: seqtext evaluate {out}\n      seqtext predict {out} FILE\n      seqtext report {out}\n"
+    )
     assert re.search(
         r"^epoch 1  loss \d\.\d+  lr \S+  [\d,]+ tokens/s  valid f1 0\.\d+ \(best\)  left 0:00$", result.err, re.M
     )

@@ -34,9 +34,8 @@ def test_train_says_the_perplexity_and_what_comes_next(cli, refused, folder):
     reached = seqtext.load("runs/seed-1").run.meta["scores"]["valid"]["perplexity"]
     assert shown.out == f"runs/seed-1: valid perplexity {reached:.2f}\n"
     assert re.search(rf"^epoch 2  loss .*  valid perplexity {reached:.2f} \(best\)  left 0:00$", shown.err, re.M)
-    assert shown.err.endswith(
-        "next: seqtext generate runs/seed-1 --prompt TEXT\n      seqtext score runs/seed-1 FILE\n"
-    )
+    commands = ["generate runs/seed-1 --prompt TEXT", "score runs/seed-1 FILE", "report runs/seed-1"]
+    assert shown.err.endswith("next: " + "      ".join(f"seqtext {command}\n" for command in commands))
     # Of several seeds the smallest perplexity is the minimum, not called the best.
     lines = cli(*words, "--out", "runs", "--seeds", "2").lines
     values = [seqtext.load(f"runs/seed-{seed}").run.meta["scores"]["valid"]["perplexity"] for seed in (1, 2)]

@@ -48,8 +48,9 @@ def test_train_says_the_accuracy_and_what_comes_next(cli, reviews, tmp_path):
     valid, test = (f"{split} accuracy {scores[split]['accuracy']:.4f}" for split in ("valid", "test"))
     assert shown.out == f"{tmp_path / 'run'}: {valid}, {test}\n"
     assert [line for line in shown.err.splitlines() if "(best)" in line][-1].count(f"  {valid} (best)  left ") == 1
-    next_lines = f"next: seqtext evaluate {tmp_path / 'run'}\n      seqtext predict {tmp_path / 'run'} FILE\n"
-    assert shown.err.endswith(next_lines)
+    commands = ["evaluate {}", "predict {} FILE", "report {}"]
+    commands = [f"seqtext {command.format(tmp_path / 'run')}\n" for command in commands]
+    assert shown.err.endswith("next: " + "      ".join(commands))
 
 
 TEXT = "The plot isn't dull.\n\n I  loved\tthe cast !\n"

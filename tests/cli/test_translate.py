@@ -293,7 +293,9 @@ def test_a_model_without_attention_says_what_needs_it(refused, cli, sentences, t
     shown = cli("train", "translation", *settings, "--data", sentences, "--out", out, "--device", "cpu")
     scores = seqtext.load(out).run.meta["scores"]
     assert shown.out == f"{out}: " + ", ".join(f"{split} bleu {scores[split]['bleu']:.2f}" for split in scores) + "\n"
-    assert shown.err.endswith(f"next: seqtext translate {out} FILE\n      seqtext evaluate {out}\n")
+    assert shown.err.endswith(
+        f"next: seqtext translate {out} FILE\n      seqtext evaluate {out}\n      seqtext report {out}\n"
+    )
     flags = ["--replace-unknown", "--coverage-penalty", 0.5]
     told = refused("translate", out, *flags, stdin=b"\xff\n")
     assert told == "--replace-unknown, --coverage-penalty: this needs a model with attention, and this one has none"

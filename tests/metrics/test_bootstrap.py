@@ -115,3 +115,31 @@ def test_refused():
         compare([], [], [])
     with pytest.raises(ValueError, match=r"^samples 0: expected 1 or more$"):
         compare(["a"], ["a"], ["a"], samples=0)
+
+
+def test_any_score_of_sums_is_resampled_as_translations_are():
+    from seqtext.metrics.bootstrap import interval, paired
+    from seqtext.metrics.translation import metrics
+
+    baseline, system = (
+        ["a cat sat", "the dog", "no", "x y z w v", "one two"] * 4,
+        ["a cat sat", "a dog", "no"] * 6 + ["x"] * 2,
+    )
+    references = ["a cat sat", "the dog", "yes", "x y z", "one"] * 4
+    (bleu, *_), metric = compare(baseline, system, references, samples=200), metrics()["bleu"]
+    rows = [np.array(metric._extract_corpus_statistics(lines, [references]), float) for lines in (baseline, system)]
+
+    def score(sums):
+        return metric._compute_score_from_stats(sums.tolist()).score
+
+    found = paired(*rows, score, samples=200)
+    assert found == pytest.approx((bleu.difference, bleu.low, bleu.high, bleu.p, bleu.wins))
+    alone = interval(rows[0], score, samples=200)
+    assert alone.score == pytest.approx(bleu.baseline) and alone.low < alone.score < alone.high
+    # Of a mean, the interval is that of the normal distribution where there are many examples.
+    values = np.random.default_rng(1).normal(size=(4000, 1))
+    mean = interval(values, lambda sums: float(sums[0]) / 4000)
+    spread = 1.96 * values.std() / 4000**0.5
+    assert (mean.low, mean.high) == pytest.approx((values.mean() - spread, values.mean() + spread), abs=0.1 * spread)
+    with pytest.raises(ValueError, match="no examples"):
+        interval(values[:0], score)

@@ -1,0 +1,1 @@
+"""Pages about runs, and the pictures in them."""

@@ -1,0 +1,244 @@
+"""The report of one or more runs: a page by itself, with what they share side by side and then each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from seqtext import __version__
+from seqtext.errors import InputError
+from seqtext.files import write_text
+from seqtext.metrics.bootstrap import interval, paired
+from seqtext.plot import check_plot
+from seqtext.report.figures import Curve, line_figure
+from seqtext.report.held import Held, hold
+from seqtext.report.html import Section, page, paragraph, safe, table
+from seqtext.report.measures import Measure, measures, same_examples
+from seqtext.report.sections import SECTIONS, Pictures
+
+SAMPLES = 1000
+"""Resamples of an interval."""
+
+
+def write_report(
+    folders: Sequence[str | Path], out: str | Path, *, examples: int = 5, limit: int = 200, device: str = "auto"
+) -> Path:
+    """Write a page about runs, with so many `examples` a list; where a run holds no predictions, `limit` are made.
+
+    Raises `InputError` where the page cannot be written, there is no matplotlib, or a folder is no run: nothing is
+    written then.
+    """
+    check_plot("seqtext report")
+    out = Path(out)
+    if examples < 1 or limit < 1:
+        raise InputError(f"--examples {examples} and --limit {limit}: expected 1 or more")
+    if out.is_dir():
+        raise InputError(f"--out {out}: this is a folder; a file is expected")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: no such folder: {out.parent}")
+    names = _names([Path(folder) for folder in folders])
+    held = [hold(folder, name=name, limit=limit, device=device) for folder, name in zip(folders, names)]
+    text = compose(held, examples=examples)
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    return out
+
+
+def compose(held: Sequence[Held], *, examples: int) -> str:
+    """The page."""
+    pictures = Pictures()
+    found = {one.name: measures(one) for one in held}
+    tasks = list(dict.fromkeys(one.task for one in held))
+    sections = [Section("Scores", _scores(held, found))]
+    if len(held) > 1:
+        sections.append(Section("Differences that are not chance", _significance(held, found)))
+    sections.append(Section("Learning curves", _curves(held, pictures)))
+    sections.append(Section("Settings", _settings(held)))
+    for one in held:
+        prefix = f"{one.name}: " if len(held) > 1 else ""
+        parts = SECTIONS[one.task](one, pictures, examples) if one.records else []
+        where = paragraph(one.about, soft=True)
+        if not parts:
+            sections.append(Section(f"{prefix}predictions", where + paragraph("There is nothing more to show.")))
+        for number, part in enumerate(parts):
+            sections.append(Section(f"{prefix}{part.title}", part.body if number else where + part.body))
+    title = f"{held[0].name}: {held[0].task}" if len(held) == 1 else f"{len(held)} runs: {', '.join(tasks)}"
+    lead = paragraph(
+        f"Written by seqtext {__version__} from {', '.join(str(one.run.folder) for one in held)}.", soft=True
+    )
+    return page(title, lead, sections)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart."""
+    for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError(f"{', '.join(map(str, folders))}: the same run twice")
+
+
+def _figure(value: float, one: Measure) -> str:
+    return f"{one.factor * value:.2f}"
+
+
+def _scores(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
+    rows = []
+    for one in held:
+        meta = one.run.meta
+        for measure in found[one.name]:
+            whole = interval(measure.statistics, measure.score, samples=SAMPLES)
+            between = f"{_figure(whole.low, measure)} to {_figure(whole.high, measure)}"
+            count = f"{len(measure.statistics):,}"
+            rows.append([one.name, one.task, measure.title, _figure(whole.score, measure), between, count])
+            for split, scores in meta["scores"].items():
+                if split != "valid" and measure.key in scores:
+                    value = _figure(scores[measure.key], measure)
+                    examples = meta["data"].get(split, {}).get("examples", 0)
+                    rows.append([one.name, one.task, f"{split}: {measure.title}", value, "", f"{examples:,}"])
+        if not found[one.name]:
+            rows.append([one.name, one.task, "none", "", "", "0"])
+    text = table(
+        ["run", "task", "score", "value", "95% interval", "examples"],
+        rows,
+        caption=f"Of the validation split where no other is named; the interval by {SAMPLES:,} bootstrap resamples",
+        texts=(1, 2),
+    )
+    facts = [
+        [
+            one.name,
+            one.run.meta.get("recipe", ""),
+            one.run.recipe.seed,
+            f"{one.run.meta.get('parameters', 0):,}",
+            f"{one.run.meta['step']:,}",
+            one.run.meta.get("epochs", ""),
+            _speed(one),
+            one.run.meta.get("finished") or ("exported" if one.run.exported else "not finished"),
+        ]
+        for one in held
+    ]
+    header = ["run", "recipe", "seed", "parameters", "best step", "epochs", "tokens/s in training", "ended"]
+    text += table(header, facts, texts=(1, 7))
+    tasks = list(dict.fromkeys(one.task for one in held))
+    if len(tasks) > 1:
+        text += paragraph(
+            f"These runs are of different tasks ({', '.join(tasks)}): their sizes, speed and settings stand side by "
+            "side, but their scores measure different things, on other data, and cannot be compared."
+        )
+    return text
+
+
+def _speed(one: Held) -> str:
+    rates = [line["tokens_per_second"] for line in one.kind("epoch")]
+    return f"{sum(rates) / len(rates):,.0f}" if rates else ""
+
+
+def _significance(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
+    rows, notes = [], []
+    for task, same in _by_task(held):
+        first, *others = same
+        if not others:
+            notes.append(f"{first.name} is the only run of the task {task}: there is nothing to compare it with.")
+        for other in others:
+            for one, two in zip(found[first.name], found[other.name]):
+                if reason := same_examples(one, two):
+                    notes.append(f"{one.title} of {first.name} and {other.name}: no test, {reason}.")
+                    continue
+                result = paired(one.statistics, two.statistics, one.score, less=one.less, samples=SAMPLES)
+                between = f"{one.factor * result.low:+.2f} to {one.factor * result.high:+.2f}"
+                difference = f"{one.factor * result.difference:+.2f}"
+                names = [other.name, first.name, one.title + (" (less is better)" if one.less else "")]
+                rows.append([*names, difference, between, f"{result.p:.4f}", f"{result.wins:.1%}"])
+            if not (found[first.name] and found[other.name]):
+                notes.append(f"{first.name} and {other.name}: no test, as one of them has no predictions.")
+    header = ["run", "compared with", "score", "difference", "95% interval", "p", "better in"]
+    text = ""
+    if rows:
+        caption = f"Paired bootstrap over the same examples (Koehn 2004), {SAMPLES:,} resamples; p as sacreBLEU's"
+        text = table(header, rows, caption=caption, texts=(1, 2))
+    return text + "".join(map(paragraph, notes))
+
+
+def _by_task(held: Sequence[Held]) -> list[tuple[str, list[Held]]]:
+    order = {one.task: place for place, one in reversed(list(enumerate(held)))}
+    ranked = sorted(held, key=lambda one: order[one.task])
+    return [(task, list(group)) for task, group in groupby(ranked, key=lambda one: one.task)]
+
+
+def _curves(held: Sequence[Held], pictures: Pictures) -> str:
+    """Loss, score and gradient, each run a line; those of a task together."""
+    parts = []
+    for task, same in _by_task(held):
+        goal = same[0].run.task.goal
+        lines = {one.name: _line(one, ("epoch",), "epoch", "loss") for one in same}
+        parts.append(_curve(pictures, lines, f"Training loss: {task}", "epoch", "loss a target, nats"))
+        lines = {one.name: _line(one, ("valid",), "epoch", one.run.task.goal.key) for one in same}
+        parts.append(_curve(pictures, lines, f"Validation {goal.key}: {task}", "epoch", goal.key))
+        lines = {one.name: _line(one, ("train",), "step", "grad_norm") for one in same}
+        clips = {one.run.recipe.train.clip for one in same}
+        limit = (f"clipped at {clips.copy().pop():g}", clips.pop()) if len(clips) == 1 and 0.0 not in clips else None
+        name = f"Gradient before clipping: {task}"
+        parts.append(_curve(pictures, lines, name, "step", "norm of the gradient", limit=limit, log=True))
+    shown = "".join(parts)
+    if not shown:
+        return paragraph("No run holds a report of its training; an export leaves them out.")
+    return f'<div class="curves">{shown}</div>\n'
+
+
+def _line(one: Held, kinds: tuple[str, ...], x: str, y: str) -> Curve:
+    points = [(line[x], line[y]) for line in one.kind(*kinds) if line.get(x) is not None and line.get(y) is not None]
+    return [point[0] for point in points], [point[1] for point in points]
+
+
+def _curve(pictures: Pictures, lines: Mapping[str, Curve], title: str, x: str, y: str, **how: Any) -> str:
+    real = {name: line for name, line in lines.items() if line[0]}
+    if not real:
+        return ""
+    if how.get("log") and not all(value > 0 for _, values in real.values() for value in values):
+        how["log"] = False
+    drawn = pictures.add(lambda: line_figure(real, x=x, y=y, **how), title)
+    return f"<div><h3>{safe(title)}</h3>{drawn}</div>\n"
+
+
+def _settings(held: Sequence[Held]) -> str:
+    """Where runs differ, and all settings of each."""
+    flat = [_flat(one) for one in held]
+    text = ""
+    if len(held) > 1:
+        keys = [key for key in dict.fromkeys(key for one in flat for key in one)]
+        rows = [[key, *(one.get(key, "–") for one in flat)] for key in keys]
+        differing = [row for row in rows if len(set(row[1:])) > 1]
+        caption = "Settings that differ; – where the run has no such setting"
+        places = range(1, 1 + len(held))
+        if differing:
+            text = table(["setting", *(one.name for one in held)], differing, caption=caption, texts=tuple(places))
+        else:
+            text = paragraph("All settings are the same.")
+    for one in held:
+        text += f"<details><summary>All settings of {safe(one.name)}</summary><pre>{_verbatim(one)}</pre></details>\n"
+    return text
+
+
+def _verbatim(one: Held) -> str:
+    return "\n".join(safe(line) for line in one.run.recipe.toml().split("\n"))
+
+
+def _flat(one: Held) -> dict[str, str]:
+    """The settings of a run by dotted key, as text."""
+    recipe = one.run.recipe
+    found: dict[str, str] = {"task": one.task, "seed": str(recipe.seed)}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        else:
+            found[prefix] = "" if value is None else str(value)
+
+    for section in ("data", "model", "train"):
+        walk(section, getattr(recipe, section).model_dump())
+    return found
