@@ -68,6 +68,8 @@ def export_onnx(run: str | Path, out: str | Path) -> OnnxExported:
     runs.load_weights(opened.folder, module)
     if any(isinstance(part, Reservoir) for part in module.modules()):
         raise InputError(f"{run}: a reservoir (esn) steps through a text and has no ONNX graph; --bf16 takes any model")
+    if getattr(module, "conditioning", None) is not None:
+        raise InputError(f"{run}: a model conditioned on labels has no ONNX graph; --bf16 takes any model")
     graph = graph_of(opened.task, module.eval())
     model = traced(graph)
     try:
