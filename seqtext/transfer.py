@@ -71,6 +71,8 @@ def open_source(folder: str | Path) -> Source:
         run.check_trainable()
         task: Any = run.task
         module = task.build(run.recipe.model)
+        if module.conditioning is not None:
+            raise RunError(f"{folder}: conditioned on labels, which no other model is")
         about = runs.load_weights(run.folder, module)
         if about["step"] == "0":
             raise RunError(f"{folder}: not trained yet: no weights of it have been scored")

@@ -41,6 +41,9 @@ def generate(
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="Let <unk>, the unknown word, come as any other.")
     ] = False,
+    label: Annotated[
+        str | None, typer.Option(help="What to write for, where the model is conditioned on labels (model.condition).")
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -68,6 +71,7 @@ def generate(
         "stop": stop or [],
         "seed": seed,
         "allow_unknown": allow_unknown,
+        "label": label,
     }
     Writing(**options)  # before anything is loaded
     model = api.load(run, device=device)

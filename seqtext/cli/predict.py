@@ -33,6 +33,9 @@ def predict(
     nbest: Annotated[
         int, typer.Option(min=1, help="ner: give the k best answers with probabilities (with --json).")
     ] = 1,
+    label: Annotated[
+        str | None, typer.Option(help="lm: what the lines are scored for, where the model is conditioned on labels.")
+    ] = None,
     draw: Annotated[
         bool, typer.Option("--draw", help="tree-sentiment: draw each tree, coloured by its labels.")
     ] = False,
@@ -74,6 +77,7 @@ def predict(
     typed = "-" in names and sys.stdin.isatty()
     # The first of the options that the task does not have is the one that an error names.
     options: dict[str, Any] = {"nbest": nbest} if nbest > 1 else {}
+    options |= {} if label is None else {"label": label}
     options |= {"confidence": True} if confidence or nbest > 1 else {}
     options |= {"batch_tokens": batch_tokens, "pretokenized": pretokenized, "at_once": 1 if typed else None}
     translator = isinstance(model.task, TranslatingTask)

@@ -23,6 +23,9 @@ def score(
             metavar="FILE|-", help="A text file, one text a line, or a source, a tab and its translation; - is stdin."
         ),
     ] = "-",
+    label: Annotated[
+        str | None, typer.Option(help="What the lines are scored for, where the model is conditioned on labels.")
+    ] = None,
     precision: Precision = "float32",
     batch_tokens: BatchTokens = None,
     device: Device = "auto",
@@ -54,7 +57,12 @@ def score(
         typer.echo(f"type a {what} a line; Ctrl-D ends", err=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the locale
-    options = {} if translator is None else {"forced": True}
+    options: dict[str, Any] = {} if translator is None else {"forced": True}
+    if label is not None and translator is not None:
+        raise InputError(f"--label {label}: a translator reads no label")
+    if isinstance(model.task, WritingTask):
+        model.task.decoder(model.module, label=label)  # says what is wrong before anything is read
+        options = {} if label is None else {"label": label}
     prepared = _prepared(model.task, file)
     at_once = 1 if typed else None
     for example, found in model.stream_prepared(prepared, batch_tokens=batch_tokens, at_once=at_once, **options):

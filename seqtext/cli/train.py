@@ -125,7 +125,8 @@ def _show_next(run: Run) -> None:
     held_out = "" if "test" in run.meta["scores"] else " --split valid"
     commands = [f"seqtext evaluate {run.folder}{held_out}", f"seqtext predict {run.folder} FILE"]
     if isinstance(run.task, WritingTask):
-        commands = [f"seqtext generate {run.folder} --prompt TEXT", f"seqtext score {run.folder} FILE"]
+        label = f" --label {run.task.names[0]}" if run.recipe.model.condition != "none" else ""  # type: ignore[attr-defined]
+        commands = [f"seqtext generate {run.folder}{label} --prompt TEXT", f"seqtext score {run.folder}{label} FILE"]
     if isinstance(run.task, TranslatingTask):
         commands = [f"seqtext translate {run.folder} FILE", f"seqtext evaluate {run.folder}{held_out}"]
     commands.append(f"seqtext report {run.folder}")

@@ -14,16 +14,18 @@ def bucketed(
     tokens: int,
     shuffle: np.random.Generator | None = None,
     noise: float = 0.1,
+    widest: int | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[np.ndarray]:
     """Row numbers (B,) of each batch, rows of like length together, at most `tokens` padded positions a batch.
 
-    `lengths` (N,) are in tokens. A row longer than the budget is a batch of its own. With `shuffle` the rows are
-    sorted by their length times a random factor in [1 - noise, 1 + noise], ties broken at random, and the batches
-    come in random order: another cut every epoch at little padding. With several processes, each takes every
-    `world`-th row of the same batches, so that all see equally many batches and together do what one would; of a
-    batch of fewer rows than `world`, some processes get an empty share.
+    `lengths` (N,) are in tokens. A row longer than the budget is a batch of its own. Where rows are
+    read `widest` positions at a time, no more than these count for the budget. With `shuffle` the rows are sorted by
+    their length times a random factor in [1 - noise, 1 + noise], ties broken at random, and the batches come in random
+    order: another cut every epoch at little padding. With several processes, each takes every `world`-th row of the
+    same batches, so that all see equally many batches and together do what one would; of a batch of fewer rows than
+    `world`, some processes get an empty share.
     """
     count = len(lengths)
     if shuffle is None:
@@ -32,7 +34,8 @@ def bucketed(
         jitter = 1.0 + noise * (2.0 * shuffle.random(count) - 1.0)
         # Without a constant the noise would never mix rows of length one with any other.
         order = np.argsort((lengths + 0.5) * jitter, kind="stable")
-    starts = _cuts(np.asarray(lengths)[order], tokens)
+    ordered = np.asarray(lengths)[order]
+    starts = _cuts(ordered if widest is None else ordered.clip(max=widest), tokens)
     batches = list(pairwise(starts))
     turns = range(len(batches)) if shuffle is None else shuffle.permutation(len(batches))
     for turn in turns:

@@ -4,6 +4,9 @@ A row is one line in a column `text`, without the spaces at its ends. Every line
 convention of the Penn Treebank; see `stream`). Reading streams and writes the cache in bounded batches, so that memory
 does not grow with the corpus; only a single line has to fit into it.
 
+Texts with a label each (`data.label_field`) are documents that stand apart: a row is one of them, with its label in a
+column `label`, and the readers are those of `classification`.
+
 Where a text has no validation or test part, its last lines may be held out for them (`data.hold_out`): views of the
 one memory-mapped text, in its order.
 """
@@ -17,10 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from seqtext.data import sources
 from seqtext.data.cache import Write, cached, code, fingerprint
+from seqtext.data.classification import ClassificationData, read_classification
 from seqtext.data.records import JSON_SUFFIXES, open_records, string, suffix_of
 from seqtext.data.sources import MissingSplit, SourceData, Split, held_parts
 from seqtext.data.text import open_text, refuse_nul
@@ -47,10 +51,18 @@ Line = tuple[int, str]  # number, from 1, in the file or of the row; and text
 class CorpusData(SourceData):
     """Text to model: where it is, how it reads, and what its entries are."""
 
-    format: Literal["auto", "text", "jsonl", "parquet"] = "auto"
-    """How files read; `auto` goes by the name: .jsonl, .ndjson and .json, .parquet, and all else is plain text."""
+    format: Literal["auto", "text", "jsonl", "parquet", "csv", "tsv", "folder", "trees"] = "auto"
+    """How files read; `auto` goes by the name: .jsonl, .ndjson and .json, .parquet, and all else is plain text. With a
+    `label_field` there are no plain texts but csv, tsv, a folder a class, and trees, as the task sentiment has them."""
     text_field: str = "text"
     """The field of JSON lines, or the column of Parquet files and hub datasets, that holds the text."""
+    label_field: str | None = None
+    """The column or key of a label: each text is then a document by itself, which is read from its own beginning, and
+    its label may condition the model (`model.condition`). `sample` is that of the task sentiment."""
+    separator: str | None = None
+    """With a `label_field`: what stands between columns; by default a comma in CSV and a tab in TSV."""
+    quotes: bool = True
+    """With a `label_field`: fields of CSV and TSV in double quotes may hold separators and line ends."""
     blank_lines: bool = False
     """Keep blank lines, each of them an <eos> by itself (the convention of WikiText); by default they are dropped."""
     pretokenized: Literal["auto", "yes", "no"] = "auto"
@@ -60,14 +72,41 @@ class CorpusData(SourceData):
     """What the entries of the model are: words, characters or pieces."""
     hold_out: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of the lines of the training text held out for validation where there is no other text for it, and as much
-    again for test. A text has an order, so they are its end: the test part last, the validation part before it."""
+    again for test. A text has an order, so they are its end: the test part last, the validation part before it; of
+    labelled texts they are drawn, stratified."""
 
     learned: ClassVar[frozenset[str]] = frozenset({"pretokenized", "tokenizer"})
+
+    @model_validator(mode="after")
+    def _columns(self) -> Self:
+        if self.label_field is not None:
+            if self.format == "text":
+                raise ValueError('format "text" has no labels: leave label_field out, or give the format of the files')
+            if self.blank_lines:
+                raise ValueError("blank_lines: a document with a label is one row, and no row is blank")
+            try:
+                self.labelled()
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            return self
+        if self.format in ("csv", "tsv", "folder", "trees"):
+            raise ValueError(f'format "{self.format}" is one of labelled texts: name their label by label_field')
+        for name in ("separator", "quotes"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: only tables of labelled texts have it: name their label by label_field")
+        return self
+
+    def labelled(self) -> ClassificationData:
+        """The same for the reader of labelled texts."""
+        keys = [*SourceData.model_fields, "format", "text_field", "label_field", "separator", "quotes", "hold_out"]
+        return ClassificationData(**{key: getattr(self, key) for key in keys})
 
     def uncut(self) -> Self:
         return self.model_copy(update={"hold_out": 0.0})
 
     def part(self, split: Split) -> str:
+        if self.label_field is not None:
+            return self.labelled().part(split)
         parts = held_parts(split, self.hold_out, partial(_reader, self))
         return f"{split} (hold_out {self.hold_out})" if parts else split
 
@@ -108,13 +147,16 @@ class Reader(NamedTuple):
 
 
 def read_corpus(data: CorpusData, split: Split) -> datasets.Dataset:
-    """A split with the column `text`, one row a line, memory-mapped.
+    """A split with the column `text`, one row a line, memory-mapped; with `data.label_field` one row a document, and a
+    column `label` beside it.
 
     A line longer than `LONGEST` characters (running text without line ends) is cut at spaces into rows of at most that.
     Raises `MissingSplit` where there is no such split and none is held out, and `DataError` with file and line (or row)
     where text is missing, not UTF-8, has a NUL character in it, or is blank altogether, and where it has too few lines
     for what is held out.
     """
+    if data.label_field is not None:
+        return read_classification(data.labelled(), split)
     return open_corpus(data, split).dataset
 
 

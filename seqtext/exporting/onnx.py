@@ -76,6 +76,8 @@ def export_onnx(run: str | Path, out: str | Path) -> OnnxExported:
             f"{run}: a cell {', '.join(unknown)} with these settings has no ONNX graph; rnn, lstm and gru have one, "
             "with options of their fused kernels, without dilation and transition_depth; --bf16 takes any model"
         )
+    if getattr(module, "conditioning", None) is not None:
+        raise InputError(f"{run}: a model conditioned on labels has no ONNX graph; --bf16 takes any model")
     graph = graph_of(opened.task, module.eval())
     model = traced(graph)
     try:

@@ -44,19 +44,23 @@ def score(lines: Iterable[LineScore], characters: int) -> dict[str, float]:
     `perplexity` and `nll` (nats) are per token, `targets` and `unknown` are numbers of tokens. Raises `ValueError`
     where nothing was scored.
     """
+    whole = total(lines)
+    if not whole.targets or characters < 1:
+        raise ValueError(f"nothing was scored: {whole.targets} targets, {characters} characters")
+    return {
+        "perplexity": whole.perplexity,
+        "bits_per_character": whole.nll / math.log(2) / characters,
+        "nll": whole.nll / whole.targets,
+        "targets": float(whole.targets),
+        "unknown": float(whole.unknown),
+    }
+
+
+def total(lines: Iterable[LineScore]) -> LineScore:
+    """What lines sum up to, in whatever order they come: by fsum, which does not depend on it."""
     lines = list(lines)
-    # fsum, so that a sum over a million lines does not depend on their order.
-    total = LineScore(
+    return LineScore(
         math.fsum(line.nll for line in lines),
         sum(line.targets for line in lines),
         sum(line.unknown for line in lines),
     )
-    if not total.targets or characters < 1:
-        raise ValueError(f"nothing was scored: {total.targets} targets, {characters} characters")
-    return {
-        "perplexity": total.perplexity,
-        "bits_per_character": total.nll / math.log(2) / characters,
-        "nll": total.nll / total.targets,
-        "targets": float(total.targets),
-        "unknown": float(total.unknown),
-    }

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.errors import InputError
-from seqtext.nn.cells import State
+from seqtext.nn.cells import Cell, State, zero_state
+from seqtext.nn.condition import Condition, Conditioning
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.rnn import ForwardConfig, Recurrent
 from seqtext.nn.softmax import Adaptive, AdaptiveSoftmax, FullSoftmax, Softmax
+
+LABEL_SIZE = 32
+"""Features of a label's vector, where the recipe does not say."""
 
 
 class LanguageModelConfig(Config):
@@ -31,6 +35,11 @@ class LanguageModelConfig(Config):
     """Locked dropout on the features of tokens."""
     encoder: ForwardConfig = ForwardConfig()
     """What reads the text; its `dropout` stands between layers."""
+    condition: Condition = "none"
+    """How the label of a document (`data.label_field`) tells what to write: the states of all layers begin from it
+    (initial), it is an extra input at every step (input), or both."""
+    label_size: int | None = Field(default=None, ge=1)
+    """Features of a label's vector, where there is a condition; by default 32."""
     output_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Locked dropout on the states that words are predicted from."""
     softmax: FullSoftmax | AdaptiveSoftmax = Field(default=FullSoftmax(), discriminator="name")
@@ -48,6 +57,8 @@ class LanguageModelConfig(Config):
     def _check(self) -> LanguageModelConfig:
         if self.tied and isinstance(self.softmax, AdaptiveSoftmax):
             raise ValueError("an adaptive softmax has clusters of its own sizes: set tied = false with it")
+        if self.label_size is not None and self.condition == "none":
+            raise ValueError('label_size: no label is read with condition = "none"')
         return self
 
 
@@ -67,15 +78,24 @@ class Hidden(NamedTuple):
 class LanguageModel(nn.Module):
     """p(x_t | x_1 ... x_{t-1}) for every t."""
 
-    def __init__(self, config: LanguageModelConfig, vocabulary: int) -> None:
-        """Raises `InputError` where the softmax does not suit the vocabulary."""
+    def __init__(self, config: LanguageModelConfig, vocabulary: int, labels: int = 0) -> None:
+        """Raises `InputError` where the softmax does not suit the vocabulary, and for a condition without `labels`."""
         super().__init__()
         self.alpha, self.beta = config.activation_regularization, config.temporal_regularization
         self.embedding = nn.Embedding(vocabulary, config.embedding_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.embedding_dropout = config.embedding_dropout
         self.input_dropout = LockedDropout(config.input_dropout)
-        self.encoder = Recurrent(config.embedding_size, config.encoder)
+        conditioned = config.condition != "none"
+        if conditioned and not labels:
+            told = f'model.condition = "{config.condition}" needs a label for each text'
+            raise InputError(f"{told}: data.label_field names the column that has it")
+        label_size = config.label_size or LABEL_SIZE
+        extra = label_size if config.condition in ("input", "both") else 0
+        self.encoder = Recurrent(config.embedding_size + extra, config.encoder)
+        self.conditioning: Conditioning | None = None
+        if conditioned:
+            self.conditioning = Conditioning(labels, label_size, config.condition, _state_sizes(self.encoder))
         self.output_dropout = LockedDropout(config.output_dropout)
         size = self.encoder.output_size
         self.projection: nn.Linear | None = None
@@ -94,17 +114,24 @@ class LanguageModel(nn.Module):
             for parameter in self.parameters():
                 nn.init.uniform_(parameter, -config.init_range, config.init_range)
 
-    def forward(self, tokens: Tensor, state: Any = None) -> Hidden:
-        """tokens (B, T) int64, state as `Hidden.carry` -> `Hidden`."""
+    def forward(self, tokens: Tensor, state: Any = None, labels: Tensor | None = None) -> Hidden:
+        """tokens (B, T) int64, state as `Hidden.carry`, labels (B,) int64 where there is a condition -> `Hidden`.
+
+        Without a state, each row begins from the zero state, or from that of its label.
+        """
         x = self.input_dropout(self._embed(tokens))
+        if self.conditioning is not None:
+            assert labels is not None, "a conditioned model reads labels"
+            state = self.conditioning.start(labels) if state is None else state
+            x = self.conditioning(x, labels)
         states, carry = self.encoder(x, None, state)
         dropped = self.output_dropout(states)
         outputs = dropped if self.projection is None else self.projection(dropped)
         return Hidden(outputs, states, dropped, carry)
 
-    def step(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, list[State]]:
+    def step(self, tokens: Tensor, state: Any = None, labels: Tensor | None = None) -> tuple[Tensor, list[State]]:
         """tokens (N,) int64 -> what the next token is predicted from (N, O), state."""
-        hidden = self(tokens.unsqueeze(1), state)
+        hidden = self(tokens.unsqueeze(1), state, labels)
         return hidden.outputs[:, 0], hidden.carry
 
     def loss(self, hidden: Hidden, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,6 +158,14 @@ class LanguageModel(nn.Module):
         table, keep = self.embedding.weight, 1.0 - self.embedding_dropout
         table = table * torch.rand(table.size(0), 1, device=table.device).lt_(keep).div_(keep)
         return nn.functional.embedding(tokens, table)
+
+
+def _state_sizes(encoder: Recurrent) -> list[tuple[int, ...]]:
+    """Features of each part of each layer's state."""
+    like = torch.empty(1, 0)
+    layers: Any = encoder.layers
+    cells: list[Cell] = [cell for layer in layers for cell in layer]
+    return [tuple(part.size(1) for part in zero_state(cell, like)) for cell in cells]
 
 
 def _mean_square(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ sample; nothing is read twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class WritingTask(Protocol):
 
     eos: int
     """The id of `<eos>`, the end of a line."""
+    apart: ClassVar[bool]
+    """Whether each line stands by itself: nothing is written beyond its end."""
 
     def prompt(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of the tokens of each text, a line or the beginning of one, without any `<eos>`."""
@@ -39,8 +41,11 @@ class WritingTask(Protocol):
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of a line, or of the beginning of one; ids without any `<eos>`."""
 
-    def decoder(self, module: nn.Module) -> Decoder[Any]:
-        """The module as the searches use it; its `start(None)` is the state of one row that has read nothing."""
+    def decoder(self, module: nn.Module, *, label: str | None = None) -> Decoder[Any]:
+        """The module as the searches use it; its `start(None)` is the state of one row that has read nothing.
+
+        With a `label` it writes for that. Raises `InputError` for one that it does not know, or where it needs one.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ class Writing:
     """Of the draws; None takes another one every time."""
     allow_unknown: bool = False
     """Let `<unk>` come as any other token."""
+    label: str | None = None
+    """What to write for, where the model is conditioned on labels."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--samples", self.samples), ("--max-tokens", self.max_tokens), ("--lines", self.lines)):
@@ -279,8 +286,10 @@ def generate(
     """
     if write is not None and settings.samples > 1:
         raise InputError("text can be written as it comes for one sample only")
+    if task.apart:
+        settings = _of_one_line(prompt, settings)
     read = read_prompt(task, prompt)
-    decoder = task.decoder(module)
+    decoder = task.decoder(module, label=settings.label)
     state = decoder.start(None)
     ids = torch.tensor(read.ids, dtype=torch.int64, device=device)
     for token in ids[:-1]:
@@ -289,6 +298,15 @@ def generate(
     if settings.beam is not None:
         return _search(task, decoder, state, ids[-1:], read, forbidden, settings, write)
     return _sample(task, decoder, state, ids[-1:], read, forbidden, settings, write)
+
+
+def _of_one_line(prompt: str, settings: Writing) -> Writing:
+    """The settings for a document, which is one line. Raises `InputError` where more are given, or wanted."""
+    if "\n" in prompt:
+        raise InputError("--prompt: several lines, and each document of this run is one; give the beginning of one")
+    if settings.lines not in (None, 1):
+        raise InputError(f"--lines {settings.lines}: each document of this run is one line, and nothing comes after it")
+    return replace(settings, lines=1)
 
 
 def _sample(

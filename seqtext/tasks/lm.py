@@ -2,7 +2,8 @@
 
 A text is read as one long run of tokens, in windows that go on where the last ones ended: the state is carried over
 from window to window, in training and in evaluation, and gradients stop at a window's beginning (truncated
-back-propagation through time). Lines that have nothing to do with each other are scored each from the zero state.
+back-propagation through time). Lines that have nothing to do with each other are scored each from the zero state;
+documents with labels (`tasks.lm_documents`) are learned so as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from seqtext.config import Config
@@ -33,6 +34,7 @@ from seqtext.data.stream import (
     words_of,
 )
 from seqtext.data.tokenizer import UNKNOWN, Tokenizer
+from seqtext.errors import InputError
 from seqtext.files import read_json, write_json
 from seqtext.metrics import perplexity
 from seqtext.metrics.perplexity import LineScore
@@ -63,6 +65,12 @@ class LmData(CorpusData):
     random_windows: bool = False
     """Draw the length of each training window around `window`, the learning rate with it (Merity 2018, section 4.1)."""
 
+    @model_validator(mode="after")
+    def _windows(self) -> LmData:
+        if self.random_windows and self.label_field is not None:
+            raise ValueError("random_windows: documents (label_field) begin at their own beginnings; leave it out")
+        return self
+
 
 class Batch(NamedTuple):
     """A window of B streams, or B lines, of T steps."""
@@ -81,13 +89,17 @@ class Batch(NamedTuple):
     """Whether no state is carried into it."""
     rate: float = 1.0
     """Factor on the learning rate."""
+    labels: Tensor | None = None
+    """(B,) int64: the label of each document, where there are labels."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines that are scored each by itself."""
+    """Lines that are read each by itself."""
 
     stream: Stream
+    labels: np.ndarray | None = None
+    """(L,) int64: the label of each line that is a document, where it is known."""
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -129,15 +141,17 @@ class Batches:
 class LmDecoder:
     """A language model as the searches use it."""
 
-    def __init__(self, module: LanguageModel, vocabulary: int) -> None:
-        self.module, self.size = module, vocabulary
+    def __init__(self, module: LanguageModel, vocabulary: int, label: int | None = None) -> None:
+        """`label` is the number of the one that the module is conditioned on, if it is."""
+        self.module, self.size, self.label = module, vocabulary, label
 
     def start(self, memory: Any) -> None:
-        """The zero state."""
+        """The zero state, or that of the label."""
         return None
 
     def step(self, tokens: Tensor, state: list[State] | None, memory: Any) -> tuple[Tensor, list[State]]:
-        return self.module.step(tokens, state)
+        labels = None if self.label is None else torch.full_like(tokens, self.label)
+        return self.module.step(tokens, state, labels)
 
     def scores(self, output: Tensor) -> Tensor:
         return self.module.softmax.log_probabilities(output)
@@ -154,6 +168,7 @@ class Lm:
     empty: ClassVar[LineScore] = LineScore()
     options: ClassVar[frozenset[str]] = frozenset()
     carries: ClassVar[bool] = True
+    apart: ClassVar[bool] = False
     Data: ClassVar[type[Config]] = LmData
     Model: ClassVar[type[Config]] = LanguageModelConfig
     goal: ClassVar[Goal] = Goal("perplexity", "min")
@@ -168,11 +183,19 @@ class Lm:
 
     @classmethod
     def fit(cls, data: LmData, train: Dataset) -> Lm:
+        if cls is Lm and data.label_field is not None:
+            from seqtext.tasks.lm_documents import DocumentLm
+
+            return DocumentLm.fit(data, train)
         pretokenized = is_pretokenized(data, train)
         return cls(data, fit_tokenizer(train, data.tokenizer, pretokenized=pretokenized), pretokenized=pretokenized)
 
     @classmethod
     def load(cls, folder: Path, data: LmData) -> Lm:
+        if cls is Lm and data.label_field is not None:
+            from seqtext.tasks.lm_documents import DocumentLm
+
+            return DocumentLm.load(folder, data)
         facts = read_json(folder / "text.json", check=lambda value: isinstance(value, dict) and "pretokenized" in value)
         return cls(data, Tokenizer.load(folder / "tokenizer.json"), pretokenized=bool(facts["pretokenized"]))
 
@@ -209,7 +232,7 @@ class Lm:
         An evaluation has streams of at least `EVALUATED` tokens, each warmed up on the `WARM_UP` before it.
         """
         if isinstance(encoded, Lines):
-            return self._lines(encoded.stream, tokens, shuffle, rank, world)
+            return alone(encoded, eos=self.eos, tokens=tokens, shuffle=shuffle, rank=rank, world=world)
         window = self.data.window
         if shuffle is None:
             return evaluation(encoded, tokens=tokens, window=window, rank=rank, world=world)
@@ -220,30 +243,15 @@ class Lm:
         )
         return Batches(windows, window)
 
-    def _lines(
-        self, stream: Stream, tokens: int, shuffle: np.random.Generator | None, rank: int, world: int
-    ) -> Iterator[Batch]:
-        lines = [stream.line(number) for number in range(len(stream))]
-        lengths = np.fromiter(map(len, lines), np.int64, count=len(lines))
-        for rows in bucketed(lengths, tokens=tokens, shuffle=shuffle, rank=rank, world=world):
-            targets = np.full((len(rows), int(lengths[rows].max(initial=1))), -1, np.int64)
-            inputs = np.full(targets.shape, self.eos, np.int64)
-            for number, line in enumerate(rows.tolist()):
-                targets[number, : lengths[line]] = lines[line]
-                inputs[number, 1 : lengths[line]] = lines[line][:-1]
-            places = np.broadcast_to(np.arange(len(rows))[:, None], targets.shape).copy()
-            row, length, given, wanted, place = map(torch.from_numpy, (rows, lengths[rows], inputs, targets, places))
-            yield Batch(row, length, given, wanted, place, first=True)
-
     def loss(self, module: LanguageModel, batch: Batch, carry: Any = None) -> Loss:
-        hidden = module(batch.inputs, None if batch.first else carry)
+        hidden = module(batch.inputs, None if batch.first else carry, batch.labels)
         total, count = module.loss(hidden, batch.targets)
         return Loss(total, count, hidden.carry, batch.rate)
 
     def predict(self, module: LanguageModel, batch: Batch, carry: Any = None) -> Predicted:
         """For each of `rows`, what this batch gives it."""
         assert batch.lines is not None
-        hidden = module(batch.inputs, None if batch.first else carry)
+        hidden = module(batch.inputs, None if batch.first else carry, batch.labels)
         losses = module.nll(hidden, batch.targets)
         return Predicted(line_scores(losses, batch), hidden.carry)
 
@@ -321,8 +329,50 @@ class Lm:
             return detokenize([self.tokenizer.token(id) for id in ids])
         return self.tokenizer.decode(ids)
 
-    def decoder(self, module: LanguageModel) -> LmDecoder:
-        return LmDecoder(module, self.tokenizer.size)
+    def decoder(self, module: LanguageModel, *, label: str | None = None) -> LmDecoder:
+        return LmDecoder(module, self.tokenizer.size, self.label(module, label))
+
+    def label(self, module: LanguageModel, name: str | None) -> int | None:
+        """The number of the label that `module` should be conditioned on; None where it reads none.
+
+        Raises `InputError` for a label that there is not, and where one is missing or not read.
+        """
+        if name is not None:
+            raise InputError(f"--label {name}: this language model was trained without labels (data.label_field)")
+        return None
+
+
+def alone(
+    lines: Lines,
+    *,
+    eos: int,
+    tokens: int,
+    window: int | None = None,
+    shuffle: np.random.Generator | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Batches of lines of like length, each from its own beginning: whole, or `window` steps at a time.
+
+    The windows of the same lines follow each other, the state carried over, as many as the longest of all ranks has.
+    """
+    found = [lines.stream.line(number) for number in range(len(lines))]
+    lengths = np.fromiter(map(len, found), np.int64, count=len(found))
+    for together in bucketed(lengths, tokens=tokens, widest=window, shuffle=shuffle):
+        rows, longest = together[rank::world], int(lengths[together].max())
+        targets = np.full((len(rows), longest), -1, np.int64)
+        inputs = np.full(targets.shape, eos, np.int64)
+        for number, line in enumerate(rows.tolist()):
+            targets[number, : lengths[line]] = found[line]
+            inputs[number, 1 : lengths[line]] = found[line][:-1]
+        labels = None if lines.labels is None else torch.from_numpy(lines.labels[rows])
+        for first in range(0, longest, window or longest):
+            given, wanted = (
+                torch.from_numpy(part[:, first : first + (window or longest)]) for part in (inputs, targets)
+            )
+            places = torch.arange(len(rows)).unsqueeze(1).expand_as(wanted).contiguous()
+            read = (wanted >= 0).sum(1)
+            yield Batch(torch.from_numpy(rows), read, given, wanted, places, first=first == 0, labels=labels)
 
 
 def evaluation(text: Stream, *, tokens: int, window: int, kept: int = 0, rank: int = 0, world: int = 1) -> Batches:

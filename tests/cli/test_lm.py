@@ -100,3 +100,37 @@ def test_text_that_does_not_do_is_told_and_makes_nothing(refused, folder, comman
     told = refused(command, "lm", *settings, "--data", folder / "mine")
     assert told.startswith(message.format(mine=folder / "mine", recipe=seqtext.shelf.find("lm")))
     assert made(folder) == before
+
+
+def test_a_label_is_given_to_every_command_that_needs_it(cli, refused, folder):
+    rows = "".join(f"{line}\t{label}\n" for line, label in zip(LINES * 20, ["calm", "wild", "wild"] * 30))
+    (folder / "moods").mkdir()
+    for split in ("train", "valid"):
+        (folder / "moods" / f"{split}.tsv").write_text("line\tmood\n" + rows, encoding="utf-8")
+    fields = ["data.text_field=line", "data.label_field=mood"]
+    shown = cli("train", "lm-conditioned", *SMALL, *fields, "--data", "moods", "--device", "cpu", "--out", "run")
+    assert "next: seqtext generate run --label calm --prompt TEXT\n" in shown.err
+    lines = cli("evaluate", "run", "--split", "valid").out.splitlines()
+    place = lines.index("Documents by label")
+    assert lines[place + 1] == "label\tdocuments\ttokens\tperplexity" and lines[place + 2].startswith("calm\t27\t")
+    model = seqtext.load("run", device="cpu")
+    for label in ("calm", "wild"):
+        [written] = model.generate("the cat", label=label, greedy=True)
+        found = cli("generate", "run", "--label", label, "--prompt", "the cat", "--greedy").out
+        assert found == "the cat" + written.text + ("" if written.text.endswith("\n") else "\n")
+        [record] = model.records([LINES[0]], label=label)
+        [line] = cli("score", "run", "--label", label, stdin=f"{LINES[0]}\n".encode()).lines
+        assert line.startswith(f"{record['log_probability']:.4f}\t{record['perplexity']:.4f}\t")
+        [line] = cli("predict", "run", "--label", label, stdin=f"{LINES[0]}\n".encode()).lines
+        assert line.startswith(f"{record['log_probability']:.4f}\t")
+    needed = "this language model is conditioned on a label: give one by --label; its labels: calm, wild"
+    for command in ("generate", "score"):
+        assert refused(command, "run") == needed
+        unknown = "--label loud: this language model knows no such label; its labels: calm, wild"
+        assert refused(command, "run", "--label", "loud") == unknown
+    told = refused("train", "lm-conditioned", "data.label_field=feeling", "data.text_field=line", "--data", "moods")
+    assert "moods/train.tsv:1: " in told and "'feeling'" in told and "data.label_field" in told
+    cli("train", "lm", *SMALL, "--data", "mine", "--device", "cpu", "--out", "other")
+    for command in ("generate", "score"):
+        told = refused(command, "other", "--label", "calm")
+        assert told == "--label calm: this language model was trained without labels (data.label_field)"

@@ -37,6 +37,7 @@ SETTINGS = {
 }
 SIZES = {
     "lm": {"model.embedding_size": 12, "model.encoder.hidden_size": 8},
+    "lm-conditioned": {"model.embedding_size": 12, "model.encoder.hidden_size": 8, "data.window": 4},
     "ner": {"model.embedding.size": 12, "model.encoder.hidden_size": 8, "model.embedding.characters.name": "none"},
 }
 WAIT = 300
@@ -127,7 +128,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs NAME-1 of one process and NAME-2 of two; two of them, begun as "half", then went on."""
     folder = tmp_path_factory.mktemp("processes")
     jobs, resumed = {}, {}
-    for task in TASKS:
+    for task in [*TASKS, "lm-conditioned"]:
         jobs[task] = {"recipe": task, "overrides": small(task) | SETTINGS}
     lm, ner = jobs["lm"]["overrides"], jobs["ner"]["overrides"]
     layers = {"train.init_from": str(folder / "lm-1"), "train.unfreeze": 1, "train.layer_decay": 0.5}
@@ -150,7 +151,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [*TASKS, "layers"])
+@pytest.mark.parametrize("name", [*TASKS, "lm-conditioned", "layers"])
 def test_two_processes_train_as_one_does(runs: Path, name: str) -> None:
     run, reference = runs / f"{name}-2", runs / f"{name}-1"
     close(run, reference)

@@ -1,5 +1,5 @@
 """What every task of TASKS must keep to, on its sample data; a new task needs a recipe on the sample that bears its
-name, and a line in UNSEEN_LABEL.
+name, and a line in UNSEEN_LABEL. Language models of labelled documents keep to it, too.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Trained(NamedTuple):
     splits: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=[*TASKS, "lm-conditioned"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     chosen = recipe.load(request.param, {"train.epochs": 3})
     splits: dict[str, Any] = {

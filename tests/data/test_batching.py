@@ -31,6 +31,19 @@ def test_every_row_once_and_each_batch_within_the_budget(lengths: np.ndarray, to
     assert batches == cut(lengths, tokens, seed)
 
 
+@given(LENGTHS, BUDGET, SEED, st.integers(1, 30))
+def test_rows_read_some_positions_at_a_time_count_for_no_more(
+    lengths: np.ndarray, tokens: int, seed: int | None, widest: int
+) -> None:
+    batches = cut(lengths, tokens, seed, widest=widest)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) * min(widest, max(lengths[rows])) <= tokens or len(rows) == 1
+    for rows, following in pairwise(batches if seed is None else []):
+        assert max(lengths[rows]) <= min(lengths[following])  # long rows stay with their like
+        assert (len(rows) + 1) * min(widest, lengths[following[0]]) > tokens or len(rows) == tokens
+
+
 @given(LENGTHS, BUDGET)
 def test_without_a_generator_lengths_rise_and_no_batch_could_take_another_row(lengths: np.ndarray, tokens: int) -> None:
     batches = cut(lengths, tokens, None)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import seqtext
 from seqtext.config import parse
 from seqtext.nn.language_model import LanguageModelConfig
 from seqtext.task import predict_all
@@ -97,3 +98,32 @@ def test_an_lstm_copies_over_32_steps_and_a_plain_recurrence_over_4(tmp_path: Pa
     assert max(lstm) < 0.3
     assert max(plain[:1]) < 0.3  # it does learn what is near
     assert min(plain[2:]) > 0.7 * math.log(len(LETTERS))
+
+
+@pytest.mark.parametrize("condition", ["initial", "input", "both"])
+def test_a_label_decides_what_is_written(tmp_path: Path, condition: str) -> None:
+    """Documents of four words and an end: a label's own first word of two, then two that any may have, then its last.
+
+    So no model that reads the label does better than (2 * 2 * 2) ** (1 / 5) = 1.516, or than 2 ** (1 / 5) more without.
+    """
+    words = {"calm": (["sun", "sea"], "quiet"), "wild": (["wind", "rain"], "loud")}
+    for split, size in (("train", 800), ("valid", 10), ("test", 200)):
+        rng = random.Random(split)
+        labels = [rng.choice(list(words)) for _ in range(size)]
+        rows = [
+            f"{rng.choice(words[label][0])} {rng.choice('ab')} {rng.choice('ab')} {words[label][1]}" for label in labels
+        ]
+        lines = "".join(f"{text}\t{label}\n" for text, label in zip(rows, labels))
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + lines, encoding="utf-8")
+    overrides = {"model.condition": condition, "model.embedding_size": 12, "model.label_size": 4, "train.epochs": 6}
+    overrides |= {"model.encoder.hidden_size": 16, "model.input_dropout": 0.0, "model.output_dropout": 0.0}
+    overrides |= {"train.batch_tokens": 250, "train.optimizer.lr": 0.02}
+    run = seqtext.train("lm-conditioned", data=str(tmp_path), overrides=overrides, out=tmp_path / "run", device="cpu")
+    assert 8**0.2 * 0.99 < run.meta["scores"]["test"]["perplexity"] < 8**0.2 * 1.03
+    for label in words:
+        wrong = seqtext.evaluate(run.folder, label=label, device="cpu").scores
+        [other] = set(words) - {label}
+        assert wrong[f"perplexity/{other}"] > 3 * wrong[f"perplexity/{label}"]
+        written = seqtext.load(run.folder, device="cpu").generate(label=label, samples=30, seed=1)
+        mine = [text.text.split() for text in written]
+        assert sum(text[0] in words[label][0] and text[-1] == words[label][1] for text in mine) >= 28

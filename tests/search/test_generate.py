@@ -23,7 +23,7 @@ EOS = 2
 class Words:
     """A task of words between spaces, joined by the Treebank's rules; a quote shows its side by what follows."""
 
-    eos = EOS
+    eos, apart = EOS, False
 
     def __init__(self, scale=0.6, seed=0):
         self.toy = Toy(len(WORDS), seed=seed, scale=scale)
@@ -34,14 +34,14 @@ class Words:
     def detokenize(self, ids):
         return detokenize([WORDS[id] for id in ids])
 
-    def decoder(self, module):
+    def decoder(self, module, *, label=None):
         return self.toy
 
 
 class Letters:
     """A task of characters."""
 
-    eos = 2
+    eos, apart = 2, False
     letters = "\0\1\2abc "
 
     def prompt(self, texts):
@@ -50,7 +50,7 @@ class Letters:
     def detokenize(self, ids):
         return "".join(self.letters[id] for id in ids)
 
-    def decoder(self, module):
+    def decoder(self, module, *, label=None):
         return Toy(7, scale=0.5)
 
 
