@@ -20,6 +20,7 @@ from seqtext.cli.recipes import app as recipes
 from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
+from seqtext.cli.tune import tune
 from seqtext.errors import InputError
 from seqtext.training.processes import is_first, leave, several, tells
 
@@ -79,6 +80,7 @@ def _common(
 
 
 app.command()(train)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(generate)
