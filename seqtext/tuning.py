@@ -28,6 +28,7 @@ from seqtext.errors import ConfigError, InputError, RunError
 from seqtext.files import locked, one_at_a_time, write_text
 from seqtext.recipe import Recipe
 from seqtext.training.loop import Evaluated
+from seqtext.training.processes import several
 from seqtext.training.progress import NonFiniteLoss
 from seqtext.training.threads import chosen as threads
 
@@ -103,6 +104,8 @@ def tune(
     this very recipe, `Stopped` where SIGINT or SIGTERM came.
     """
     _optuna()
+    if several():
+        raise InputError("seqtext tune starts processes of its own (--processes); run it without a launcher")
     for flag, number in (("--trials", trials), ("--processes", processes)):
         if number < 1:
             raise InputError(f"{flag} {number}: expected 1 or more")
@@ -119,10 +122,11 @@ def tune(
         except OSError as error:
             raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
     with locked(folder), session.signals() as caught:
+        _drop_cut_line(folder / JOURNAL)
         _mend(_study(folder, recipe))
         try:
             if processes == 1:
-                _work(folder, trials, device, worker=0, several=False, caught=caught, listen=listen)
+                _work(folder, trials, device, worker=0, beside=False, caught=caught, listen=listen)
             else:
                 _spread(folder, trials, device, processes, caught, listen)
         except _Told:
@@ -197,15 +201,22 @@ def _study(folder: Path, recipe: Recipe) -> Any:
     optuna = _optuna()
     from optuna.storages.journal import JournalFileBackend
 
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     direction = "maximize" if recipe.task.goal.mode == "max" else "minimize"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         return optuna.create_study(
             storage=storage, study_name=STUDY, direction=direction, pruner=pruner, load_if_exists=True
         )
     except (ValueError, KeyError) as error:
         raise RunError(f"{folder / JOURNAL}: damaged, not the journal of a study ({error})") from None
+
+
+def _drop_cut_line(journal: Path) -> None:
+    """Take away a last line that a kill has cut, which the next one would be glued to."""
+    data = journal.read_bytes() if journal.exists() else b""
+    if data and not data.endswith(b"\n"):
+        os.truncate(journal, data.rfind(b"\n") + 1)
 
 
 def _counted(study: Any) -> list[Any]:
@@ -246,7 +257,7 @@ def _work(
     device: torch.device,
     *,
     worker: int,
-    several: bool,
+    beside: bool,
     caught: list[int],
     listen: Listener,
 ) -> None:
@@ -259,7 +270,7 @@ def _work(
             if count >= trials:
                 return
             seed = int(np.random.SeedSequence([recipe.seed, count, worker]).generate_state(1)[0])
-            study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=several)
+            study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=beside)
             trial = study.ask()
             values = {key: tried.suggest(trial, key) for key, tried in recipe.tune.items()}
         _one(study, trial, folder, values, device, caught)
@@ -268,13 +279,15 @@ def _work(
 
 def _one(study: Any, trial: Any, folder: Path, values: dict[str, Any], device: torch.device, caught: list[int]) -> None:
     """Train with these values, and file how it went."""
+    from multiprocessing import parent_process
+
     from optuna.trial import TrialState
 
-    parent = os.getppid()
+    above = parent_process()  # of one of several processes, the one that began them
     chosen: Recipe | None = None
 
     def watch(event: Any) -> None:
-        if caught or os.getppid() != parent:
+        if caught or (above is not None and not above.is_alive()):
             raise _Told
         if isinstance(event, Evaluated):
             trial.set_user_attr("best", event.best_score)
@@ -360,7 +373,7 @@ def _worker(folder: str, trials: int, device: str, number: int, said: Any) -> No
     with session.signals() as caught:
         try:
             _work(
-                Path(folder), trials, torch.device(device), worker=number, several=True, caught=caught, listen=said.put
+                Path(folder), trials, torch.device(device), worker=number, beside=True, caught=caught, listen=said.put
             )
         except InputError as error:
             said.put(str(error))

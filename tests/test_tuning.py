@@ -57,6 +57,8 @@ def tried(tuned):
 def test_what_is_found_trains_to_its_score_and_a_study_goes_on_as_if_it_were_one(mine, tmp_path):
     whole = api.tune(str(mine), 8, out=tmp_path / "whole", device="cpu")
     first = api.tune(str(mine), 3, out=tmp_path / "parts", device="cpu")
+    with (tmp_path / "parts" / "study.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"op_code": 4, "wor')  # killed while it wrote
     told = []
     again = api.tune(str(mine), 8, out=tmp_path / "parts", device="cpu", listen=told.append)
     assert tried(again) == tried(whole) and again.trials[:3] == first.trials and told == again.trials[3:]
@@ -146,6 +148,9 @@ def test_what_cannot_be_searched_is_told_and_nothing_is_written(mine, tmp_path, 
     changed = {"overrides": {"train.epochs": 2}, "out": tmp_path / "other"}
     expected = f"{tmp_path / 'other'}: a study of another recipe or other settings; choose another --out"
     assert told(RunError, mine, 2, **changed) == expected
+    (tmp_path / "other" / "study.jsonl").write_text("what\n", encoding="utf-8")
+    damaged = told(RunError, mine, 2, out=tmp_path / "other")
+    assert damaged.startswith(f"{tmp_path / 'other' / 'study.jsonl'}: damaged, not the journal of a study (")
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert told(InputError, mine) == 'seqtext tune needs the optuna package: pip install "seqtext[tune]"'
 
