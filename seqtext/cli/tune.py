@@ -20,7 +20,7 @@ def tune(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="A recipe with a [tune] table, by name or file.", autocompletion=recipe_names
+            metavar="RECIPE", help="A recipe with a table `tune`, by name or file.", autocompletion=recipe_names
         ),
     ],
     overrides: Annotated[
@@ -38,7 +38,7 @@ def tune(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Search for better settings of a recipe, over the ranges that its [tune] table says.
+    """Search for better settings of a recipe, over the ranges that its table `tune` says.
 
     Each trial trains with other settings and is stopped early where it falls behind. Ctrl-C stops the search; the same
     command with --out goes on with it. OUT/best.toml is the recipe with the best settings. Needs the extra `tune`.
