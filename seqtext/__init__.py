@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqtext.api import check, evaluate, export, load, predict, train, train_folds, train_seeds
+    from seqtext.api import check, evaluate, export, load, predict, train, train_folds, train_seeds, tune
 
 # Threads that wait for each other should soon sleep instead of spinning: with more busy threads than cores the default,
 # to spin on, can cost tenfold, and alone a thousand turns lose little. OpenMP reads this when torch is loaded; what
@@ -25,7 +25,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "evaluate", "export", "load", "predict", "train", "train_folds", "train_seeds"]
+__all__ = ["__version__", "check", "evaluate", "export", "load", "predict"]
+__all__ += ["train", "train_folds", "train_seeds", "tune"]
 
 
 def __dir__() -> list[str]:

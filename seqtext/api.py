@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from seqtext.exporting.onnx import OnnxExported
     from seqtext.exporting.weights import Exported
+    from seqtext.tuning import Tried, Tuned
 
 
 class Evaluation(NamedTuple):
@@ -133,6 +134,32 @@ def train_seeds(
         tensorboard=tensorboard,
         listen=listen,
     )
+
+
+def tune(
+    recipe: str,
+    trials: int,
+    *,
+    data: str | None = None,
+    overrides: Overrides = (),
+    out: str | Path | None = None,
+    seed: int | None = None,
+    processes: int = 1,
+    device: str = "auto",
+    listen: Callable[[Tried], None] = lambda tried: None,
+) -> Tuned:
+    """Search for better settings of a recipe over the ranges of its [tune] table, `trials` trainings in all.
+
+    The study stands in `out`, with best.toml, the recipe with the best settings; the same call goes on with it after an
+    interruption, or to more trials. Raises `Stopped` where SIGINT or SIGTERM came, and `InputError` for a recipe
+    without ranges, a folder of something else, and where the extra `tune` is not installed.
+    """
+    from seqtext import tuning
+
+    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
+    folder = Path(out) if out else default_folder(f"{chosen.name}-tune")
+    limit_threads()
+    return tuning.tune(chosen, trials, folder, resolve_device(device), processes=processes, listen=listen)
 
 
 def train_folds(

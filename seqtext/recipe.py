@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from pydantic import Field
 from seqtext.config import Config, override, parse, read_toml, to_toml
 from seqtext.data.sources import reading_keys
 from seqtext.errors import ConfigError, InputError
+from seqtext.ranges import Range, read_ranges
 from seqtext.shelf import find, name_of
 from seqtext.tasks import TASKS
 from seqtext.training.config import TrainConfig
 
-TOP = ("task", "seed", "description", "data", "model", "train", "expected")
+TOP = ("task", "seed", "description", "data", "model", "train", "tune", "expected")
 
 
 class Expected(Config):
@@ -51,6 +52,8 @@ class Recipe:
     model: Any
     train: TrainConfig
     expected: Expected | None
+    tune: dict[str, Range] = field(default_factory=dict, compare=False)
+    """What `seqtext tune` tries; training knows nothing of it, and neither does a run."""
 
     def absolute(self) -> Recipe:
         """The recipe with paths that hold from any folder: what a run keeps, as it is used from others too."""
@@ -168,10 +171,13 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     if task is not None:
         schemas |= {"data": task.Data, "model": task.Model}
     parts: dict[str, Any] = {}
-    for section in ("data", "model", "train", "expected"):
+    for section in ("data", "model", "train", "tune", "expected"):
         table = values.get(section, {})
         if not isinstance(table, Mapping):
             faults.append(f"{section}: expected a table, got {table!r}")
+        elif section == "tune":
+            parts[section], wrong = read_ranges(table, source=source)
+            faults.extend(wrong)
         elif section in schemas and (section != "expected" or table):
             try:
                 parts[section] = parse(schemas[section], table, source=source, prefix=section)
@@ -180,4 +186,33 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     if faults:
         raise ConfigError(source, faults)
     assert task is not None
-    return Recipe(name, task, seed, description, parts["data"], parts["model"], parts["train"], parts.get("expected"))
+    sections = (parts["data"], parts["model"], parts["train"])
+    ranges = _suited(parts["tune"], values, source=source)
+    return Recipe(name, task, seed, description, *sections, parts.get("expected"), ranges)
+
+
+def _suited(ranges: Mapping[str, Range], values: Mapping[str, Any], *, source: str) -> dict[str, Range]:
+    """The ranges of a recipe that is right without them, of whole numbers where the key takes such.
+
+    Raises `ConfigError` for keys that there are not, and for values that they do not take.
+    """
+    alone = {key: value for key, value in values.items() if key != "tune"}
+    faults: dict[str, None] = {}
+    found = {}
+    for key, tried in ranges.items():
+        found[key] = tried
+        for value in tried.ends:
+            try:
+                recipe: Any = check(override(alone, {key: value}, source=source), name="", source=source)
+            except ConfigError as error:
+                faults |= dict.fromkeys(
+                    f"tune.{fault}" if fault.startswith(f"{key}:") else f"tune.{key}: {fault}" for fault in error.faults
+                )
+                continue
+            for part in key.split("."):
+                recipe = recipe.get(part) if isinstance(recipe, Mapping) else getattr(recipe, part)
+            if isinstance(recipe, float) and not tried.choices:
+                found[key] = tried.real()
+    if faults:
+        raise ConfigError(source, list(faults))
+    return found

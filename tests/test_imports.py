@@ -33,10 +33,12 @@ MAY = {
     "tasks": CORE | {"draw", "task", "search"},
     "training": CORE | {"task", "search"},
     "shelf": {"config", "errors"},
-    "recipe": CORE | {"task", "search", "tasks", "training", "shelf"},
+    "ranges": {"config", "errors"},
+    "recipe": CORE | {"task", "search", "tasks", "training", "shelf", "ranges"},
     "run": CORE | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe"},
     "transfer": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run"},
     "session": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer"},
+    "tuning": CORE | {"task", "search", "tasks", "training", "ranges", "recipe", "run", "session"},
     "series": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session"},
     "model": CORE | {"task", "search", "training", "recipe", "run", "session"},
     "exporting": CORE | {"task", "tasks", "training", "recipe", "run", "session", "model"},
@@ -47,7 +49,7 @@ MAY = {
     | {"inspecting"},
     "api": CORE
     | {"seqtext", "shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session", "series"}
-    | {"model", "exporting", "plot", "inspecting", "report"},
+    | {"model", "exporting", "plot", "inspecting", "report", "tuning"},
     "__init__": {"api", "errors"},
 }
 MAY["cli"] = set(MAY) | {"seqtext"}

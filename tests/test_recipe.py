@@ -111,7 +111,7 @@ def test_all_faults_are_told_at_once_by_dotted_key(tmp_path):
         recipes.load(str(path))
     assert str(caught.value).splitlines() == [
         f"{path}: 11 faults",
-        "  optimiser: unknown key; known: task, seed, description, data, model, train, expected",
+        "  optimiser: unknown key; known: task, seed, description, data, model, train, tune, expected",
         "  seed: expected a whole number of 0 or more, got -1",
         "  data.scheme: expected 'IO', 'IOB1', 'IOB2' or 'BIOES', got 'BIOSE'",
         "  data.words.lower_case: unknown key; did you mean 'lowercase'?",

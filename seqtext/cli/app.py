@@ -22,6 +22,7 @@ from seqtext.cli.report import report
 from seqtext.cli.score import score
 from seqtext.cli.train import train
 from seqtext.cli.translate import translate
+from seqtext.cli.tune import tune
 from seqtext.errors import InputError
 from seqtext.training.processes import is_first, leave, several, tells
 
@@ -81,6 +82,7 @@ def _common(
 
 
 app.command()(train)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(generate)

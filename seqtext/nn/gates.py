@@ -10,6 +10,7 @@ whether a cell does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -20,14 +21,14 @@ def no_gates(cell: Cell, x: Tensor, state: State) -> dict[str, Tensor]:
     return {}
 
 
-def lstm_gates(cell: Cell, x: Tensor, state: State) -> dict[str, Tensor]:
+def lstm_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     """Gers 2000: c' = forget * c + input * candidate, h' = output * tanh(c')."""
     given, kept = cell._products(x, state[0])
     i, f, g, o = (given + kept).float().chunk(4, dim=1)
     return {"input": i.sigmoid(), "forget": f.sigmoid(), "candidate": g.tanh(), "output": o.sigmoid()}
 
 
-def gru_gates(cell: Cell, x: Tensor, state: State) -> dict[str, Tensor]:
+def gru_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     """Cho 2014: h' = (1 - update) * candidate + update * h; the reset gate lets h into the candidate."""
     (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in cell._products(x, state[0]))
     reset = (xr + hr).sigmoid()
