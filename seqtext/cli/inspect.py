@@ -69,7 +69,8 @@ def gradients(
         check_picture(plot)
     found: list[Carried] = []
     for target in targets:
-        several = f"{Path(target).name}: " if len(targets) > 1 else ""
+        name = Path(target).name if len({Path(other).name for other in targets}) == len(targets) else target
+        several = f"{name}: " if len(targets) > 1 else ""
         found += [
             one.named(several + one.name)
             for one in inspect_gradients(
