@@ -391,6 +391,7 @@ def test_the_loop_computes_what_the_fused_kernel_does(name: str, options: dict[s
 def test_the_gradient_of_an_lstm_by_hand_is_that_of_its_steps(options: dict[str, Any]) -> None:
     """The same weights through the equations of one step, time after time, and autograd."""
     cell, x, state = make("lstm", {**options, "kernel": "loop"})
+    assert isinstance(cell, Looped)
     state = tuple(part.requires_grad_() for part in state)
     wanted = [x.requires_grad_(), *state, *cell.parameters()]
     share = torch.randn(2, *x.shape[:2], HIDDEN, dtype=x.dtype)
