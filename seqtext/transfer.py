@@ -246,7 +246,10 @@ def _load_cell(new: Cell, old: Cell, *, below: bool, rest: str) -> tuple[bool, s
     width, known = new.input_size, old.input_size
     mine, theirs = dict(new.named_parameters()), dict(old.named_parameters())
     rows = {name: parameter for name, parameter in mine.items() if name.endswith(INPUTS)}
-    if any(name not in theirs or (name not in rows and mine[name].shape != theirs[name].shape) for name in mine):
+    if mine.keys() != theirs.keys() or any(
+        parameter.shape[: 1 if name in rows else None] != theirs[name].shape[: 1 if name in rows else None]
+        for name, parameter in mine.items()
+    ):
         return False, f"stays random: of {width} inputs, the language model's of {known}, its weights have other shapes"
     for name, parameter in mine.items():
         if name not in rows:

@@ -116,7 +116,8 @@ def test_all_faults_are_told_at_once_by_dotted_key(tmp_path):
         "  data.scheme: expected 'IO', 'IOB1', 'IOB2' or 'BIOES', got 'BIOSE'",
         "  data.words.lower_case: unknown key; did you mean 'lowercase'?",
         "  data.tokens: unknown key; did you mean 'tokens_field'?",
-        "  model.encoder: cell 'gruu' is not one of rnn, lstm, gru; did you mean 'gru'?",
+        "  model.encoder: cell 'gruu' is not one of rnn, lstm, gru, mut1, mut2, mut3, lnlstm, lngru, mogrifier, "
+        "clockwork, mingru, minlstm, sru; did you mean 'gru'?",
         "  model.dropout: expected a valid number, got 'high'",
         "  train.epochs: expected greater than or equal to 1, got 0",
         "  train.optimizer.name: expected one of sgd, adam, adamw, asgd, got 'adamm'; did you mean 'adam'?",

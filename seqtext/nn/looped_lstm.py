@@ -85,7 +85,7 @@ class _LSTM(torch.autograd.Function):
         cells, states = (h.new_empty(steps + 1, batch, size) for _ in range(2))
         cells[0], states[0] = c, h
         squashed = torch.empty_like(cells[1:])  # tanh(c_t)
-        times = repeated(weight, batch)
+        times = repeated(weight, batch, steps)
         early = at.memory  # blocks before it see c, those after it c'
         for t in range(steps):
             gate, before, after = gates[t], cells[t], cells[t + 1]
@@ -127,7 +127,7 @@ class _LSTM(torch.autograd.Function):
         factors = torch.empty_like(gates)  # gradients of what each block is computed from
         grad_h, grad_c = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
         one, work = torch.ones_like(grad_c), torch.empty_like(grad_c)
-        times = repeated(weight.t().contiguous(), batch)
+        times = repeated(weight.t().contiguous(), batch, steps)
         for t in reversed(range(steps)):  # step by step: what it works on then stays in the processor's cache
             gate, grad = gates[t], factors[t]
             grad_h = grad_h + grad_states[t]

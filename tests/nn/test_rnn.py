@@ -149,6 +149,20 @@ def test_every_parameter_learns_and_padding_takes_no_gradient(values: dict[str, 
     assert x.grad is not None and x.grad[~real].eq(0).all() and x.grad[real].ne(0).any(1).all()
 
 
+@pytest.mark.parametrize(
+    "wired", [{"transition_depth": 2}, {"dilation": 2}, {"transition_depth": 2, "dilation": 3}], ids=str
+)
+def test_weight_dropout_reaches_the_cells_within(wired: dict[str, Any]) -> None:
+    values = {"cell": "gru", "hidden_size": 3, "weight_dropout": 1.0 - 1e-9, **wired}
+    stack, x, state = make(RecurrentConfig.model_validate(values), 2)
+    dropped = stack.train()(x, LENGTHS, state)[0]
+    for name, parameter in stack.named_parameters():
+        if "recurrent" in name or "weight_hh" in name:
+            parameter.data.zero_()
+    real = torch.arange(x.size(1)) < LENGTHS[:, None]
+    close(dropped[real], stack.eval()(x, LENGTHS, state)[0][real])
+
+
 def test_dropout_stands_between_layers_only_and_is_locked() -> None:
     torch.manual_seed(0)
     x, lengths = torch.ones(2, 5, 6), torch.tensor([5, 3])
