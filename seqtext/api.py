@@ -399,7 +399,8 @@ def check(
     devices = Devices(where, precision=chosen.train.precision)
     with devices.autocast():
         loss = task.loss(module, to_device(longest, where))
-    devices.backward(loss.total)
+    if loss.total.requires_grad:  # not where a read-out is solved for
+        devices.backward(loss.total)
     count = sum(parameter.numel() for parameter in module.parameters())
     facts.append(("model", f"{count:,} parameters"))
     shape = f"{len(longest.lengths)} x {int(longest.lengths.max())} tokens"

@@ -175,7 +175,7 @@ def override(
                 faults.append(f"{key}: '{'.'.join(parents[: depth + 1])}' is a value, not a table")
                 break
         else:
-            if parents and last == "name" and table.get("name") not in (None, value):
+            if parents and last == "name" and table.get("name") != value:
                 above = key.removesuffix("name")
                 for other in list(table):
                     if not any(f"{name}.".startswith(f"{above}{other}.") for name in made):

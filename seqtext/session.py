@@ -22,8 +22,9 @@ from seqtext.files import locked, settle, sweep, write_json_lines, write_text
 from seqtext.recipe import Recipe
 from seqtext.run import Run
 from seqtext.task import FilteringTask, Task, WarningTask
-from seqtext.training import precision
+from seqtext.training import precision, ridge
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
+from seqtext.training.config import Ridge
 from seqtext.training.distributed import Devices
 from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
@@ -242,7 +243,8 @@ def _train(
             meta["init_from"] = [list(fact) for fact in facts]
             listen(Transferred(facts))
     valid = (encoded["valid"], splits["valid"])
-    events = fit(
+    train = ridge.fit if isinstance(recipe.train.optimizer, Ridge) else fit
+    events = train(
         task, module, encoded["train"], valid, recipe.train, devices=devices, seed=recipe.seed, resume=snapshot
     )
     log: MetricsLog | None = None

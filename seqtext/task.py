@@ -52,6 +52,19 @@ class Loss(NamedTuple):
     """Factor on the learning rate of this batch's step, where batches differ in how much they should weigh."""
 
 
+class Features(NamedTuple):
+    """What a linear read-out of a batch reads, and what it should give."""
+
+    inputs: Tensor
+    """(N, F)."""
+    targets: Tensor
+    """(N,) int64: the class of each."""
+    carry: Any = None
+    """Recurrent state handed to the next batch, as in `Loss`."""
+    weights: Tensor | None = None
+    """(N,): how much each counts; None for all alike."""
+
+
 class Predicted(NamedTuple):
     """What a task predicts for a batch."""
 
@@ -268,6 +281,14 @@ class TranslatingTask(Protocol):
 
     def together(self, modules: Sequence[nn.Module]) -> nn.Module:
         """Several runs' modules as one, for `predict`."""
+
+
+@runtime_checkable
+class ReadingTask(Protocol):
+    """What a task has besides where a linear read-out of its module can be solved for."""
+
+    def features(self, module: nn.Module, batch: Any, carry: Any = None) -> Features:
+        """What the read-out reads of a batch; in training with dropout, as in `loss`."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ def open_source(folder: str | Path) -> Source:
         run.check_trainable()
         task: Any = run.task
         module = task.build(run.recipe.model)
+        if not isinstance(module.encoder, Recurrent):
+            raise RunError(f"{folder}: an echo state network, of which nothing but the read-out was trained")
         if module.conditioning is not None:
             raise RunError(f"{folder}: conditioned on labels, which no other model is")
         about = runs.load_weights(run.folder, module)
@@ -109,7 +112,8 @@ def start_from(source: Source, task: Any, module: nn.Module) -> Facts:
     if stack is None:
         facts.append(("encoder", "stays random: it does not recur as a language model does"))
     else:
-        some, found = _load_layers(stack, source.module.encoder, words=loaded)
+        old: Any = source.module.encoder
+        some, found = _load_layers(stack, old, words=loaded)
         facts, anything = facts + found, anything or some
     if isinstance(module, LanguageModel):
         some, found = _load_output(module, source.module, rows)
@@ -310,7 +314,9 @@ def _wanted(source: Source, task: Any) -> str:
     """The settings by which a recipe of `task` has the sizes of the language model."""
     model, fields = source.run.recipe.model, task.Model.model_fields
     encoder = fields["encoder"].annotation
-    cell = "cell" if "cell" in getattr(encoder, "model_fields", ()) else "name"
+    schemas = typing.get_args(encoder) or (encoder,)  # of a choice: that of recurrent layers is the first
+    schema: Any = (typing.get_args(schemas[0]) or schemas)[0]
+    cell = "cell" if "cell" in schema.model_fields else "name"
     sizes = [f"model.embedding{'_' if 'embedding_size' in fields else '.'}size={model.embedding_size}"]
     sizes += [f"model.encoder.{cell}={model.encoder.cell}", f"model.encoder.hidden_size={model.encoder.hidden_size}"]
     if model.encoder.last_size is not None and model.encoder.layers > 1:

@@ -151,7 +151,8 @@ class LanguageModelGraph(Graph):
     def __init__(self, module: LanguageModel) -> None:
         super().__init__()
         self.module = module
-        cells: Any = [layer[0] for layer in module.encoder.layers]  # type: ignore[index]
+        layers: Any = module.encoder.layers
+        cells = [layer[0] for layer in layers]
         self.parts = cells[0].parts
         self.sizes = [cell.hidden_size for cell in cells for _ in range(self.parts)]
         states = {f"state_{i}": f"(batch, {size}) float32: zeros at the start" for i, size in enumerate(self.sizes)}

@@ -17,6 +17,7 @@ from seqtext.nn.embedding import CharacterCNN, CharacterRNN, EmbeddingConfig, No
 from seqtext.nn.encoders import BagConfig, CellsConfig, EncoderConfig, build_encoder
 from seqtext.nn.norm import build_norm
 from seqtext.nn.pool import MaxConfig, MeanConfig, Pool, PoolConfig
+from seqtext.nn.readout import build_output
 from seqtext.nn.reservoir import ReservoirConfig
 
 
@@ -94,13 +95,17 @@ class Classifier(nn.Module):
         self.pool = Pool(config.pool, self.encoder.sizes, lengths=lengths, directions=self.encoder.directions)
         self.norm = build_norm(config.norm, self.pool.output_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(self.pool.output_size, classes)
+        self.output = build_output(self.pool.output_size, classes, config.encoder)
         self.register_buffer("class_weights", class_weights)
+
+    def features(self, windows: Windows) -> Tensor:
+        """W windows -> (W, F): what classes are read from."""
+        pooled = self.pool(self.encoder(self.embedding(windows.words), windows.lengths))
+        return self.dropout(self.norm(pooled))
 
     def forward(self, windows: Windows, texts: int) -> Tensor:
         """The windows of `texts` texts -> logits (texts, C), float32: the mean over each text's windows."""
-        pooled = self.pool(self.encoder(self.embedding(windows.words), windows.lengths))
-        logits = self.output(self.dropout(self.norm(pooled))).float()  # (W, C)
+        logits = self.output(self.features(windows)).float()  # (W, C)
         if len(logits) == texts:
             return logits
         sums = logits.new_zeros(texts, logits.size(1)).index_add(0, windows.owner, logits)

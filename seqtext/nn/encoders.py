@@ -9,16 +9,18 @@ All have the same face, so that any way of pooling follows any of them:
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.nn.cells import CELLS
 from seqtext.nn.cnn import CNN, CNNConfig
 from seqtext.nn.pool import States
-from seqtext.nn.reservoir import Reservoir, ReservoirConfig
-from seqtext.nn.rnn import Recurrent, Stack
+from seqtext.nn.reservoir import Echo, Reservoir, ReservoirConfig
+from seqtext.nn.rnn import ForwardConfig, Recurrent, RecurrentConfig, Stack
 
 
 class CellsConfig(Stack):
@@ -41,6 +43,33 @@ class BagConfig(Config):
 
 
 EncoderConfig = CellsConfig | CNNConfig | ReservoirConfig | BagConfig
+
+
+def _or_esn(recurrent: type[Stack]) -> Discriminator:
+    """Tells a reservoir by its name; recurrent layers have none, only a cell."""
+
+    def kind(values: Any) -> str:
+        name = values.get("name") if isinstance(values, Mapping) else getattr(values, "name", None)
+        return "esn" if name == "esn" else recurrent.__name__
+
+    return Discriminator(kind)
+
+
+StackConfig = Annotated[
+    Annotated[RecurrentConfig, Tag("RecurrentConfig")] | Annotated[ReservoirConfig, Tag("esn")],
+    _or_esn(RecurrentConfig),
+]
+"""What gives taggers a state for each word: recurrent layers or, by `name = "esn"`, a reservoir."""
+ForwardStackConfig = Annotated[
+    Annotated[ForwardConfig, Tag("ForwardConfig")] | Annotated[ReservoirConfig, Tag("esn")],
+    _or_esn(ForwardConfig),
+]
+"""The same for language models, which read forward only."""
+
+
+def build_stack(input_size: int, config: Stack | ReservoirConfig) -> Recurrent | Echo:
+    """The recurrent layers or the reservoir of `config`, for inputs of `input_size` features."""
+    return Echo(input_size, config) if isinstance(config, ReservoirConfig) else Recurrent(input_size, config)
 
 
 class Cells(nn.Module):

@@ -17,6 +17,9 @@ from seqtext.errors import InputError
 from seqtext.nn.cells import Cell, State, zero_state
 from seqtext.nn.condition import Condition, Conditioning
 from seqtext.nn.dropout import LockedDropout
+from seqtext.nn.encoders import ForwardStackConfig, build_stack
+from seqtext.nn.readout import Readout
+from seqtext.nn.reservoir import Echo, ReservoirConfig
 from seqtext.nn.rnn import ForwardConfig, Recurrent
 from seqtext.nn.softmax import Adaptive, AdaptiveSoftmax, FullSoftmax, Softmax
 
@@ -33,8 +36,8 @@ class LanguageModelConfig(Config):
     """Chance that a token is dropped from the embedding, wherever it stands in the batch (Gal & Ghahramani 2016)."""
     input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Locked dropout on the features of tokens."""
-    encoder: ForwardConfig = ForwardConfig()
-    """What reads the text; its `dropout` stands between layers."""
+    encoder: ForwardStackConfig = ForwardConfig()
+    """What reads the text: recurrent layers, whose `dropout` stands between them, or by `name = "esn"` a reservoir."""
     condition: Condition = "none"
     """How the label of a document (`data.label_field`) tells what to write: the states of all layers begin from it
     (initial), it is an extra input at every step (input), or both."""
@@ -57,9 +60,26 @@ class LanguageModelConfig(Config):
     def _check(self) -> LanguageModelConfig:
         if self.tied and isinstance(self.softmax, AdaptiveSoftmax):
             raise ValueError("an adaptive softmax has clusters of its own sizes: set tied = false with it")
+        if isinstance(self.encoder, ReservoirConfig):
+            self._check_reservoir(self.encoder)
         if self.label_size is not None and self.condition == "none":
             raise ValueError('label_size: no label is read with condition = "none"')
         return self
+
+    def _check_reservoir(self, encoder: ReservoirConfig) -> None:
+        faults = {
+            "encoder.bidirectional: a language model reads forward only": encoder.bidirectional,
+            "tied: no gradient reaches the embedding below a reservoir: set tied = false with it": self.tied,
+            "condition: no gradient reaches a label below a reservoir": self.condition != "none",
+            'softmax: with readout = "ridge" every word is scored: set softmax.name = "full"': (
+                encoder.readout == "ridge" and not isinstance(self.softmax, FullSoftmax)
+            ),
+            "regularization: the states of a reservoir cannot change; leave it out": bool(
+                self.activation_regularization or self.temporal_regularization
+            ),
+        }
+        if any(faults.values()):
+            raise ValueError("\n".join(fault for fault, found in faults.items() if found))
 
 
 class Hidden(NamedTuple):
@@ -92,7 +112,9 @@ class LanguageModel(nn.Module):
             raise InputError(f"{told}: data.label_field names the column that has it")
         label_size = config.label_size or LABEL_SIZE
         extra = label_size if config.condition in ("input", "both") else 0
-        self.encoder = Recurrent(config.embedding_size + extra, config.encoder)
+        self.encoder = build_stack(config.embedding_size + extra, config.encoder)
+        if isinstance(self.encoder, Echo):
+            self.embedding.requires_grad_(False)  # no gradient comes back through a reservoir
         self.conditioning: Conditioning | None = None
         if conditioned:
             self.conditioning = Conditioning(labels, label_size, config.condition, _state_sizes(self.encoder))
@@ -103,7 +125,9 @@ class LanguageModel(nn.Module):
             self.projection = nn.Linear(size, config.embedding_size)
             size = config.embedding_size
         self.softmax: Softmax | Adaptive
-        if isinstance(config.softmax, AdaptiveSoftmax):
+        if isinstance(config.encoder, ReservoirConfig) and config.encoder.readout == "ridge":
+            self.softmax = Readout(size, vocabulary)
+        elif isinstance(config.softmax, AdaptiveSoftmax):
             try:
                 self.softmax = Adaptive(size, vocabulary, config.softmax)
             except ValueError as error:
@@ -160,7 +184,7 @@ class LanguageModel(nn.Module):
         return nn.functional.embedding(tokens, table)
 
 
-def _state_sizes(encoder: Recurrent) -> list[tuple[int, ...]]:
+def _state_sizes(encoder: Recurrent | Echo) -> list[tuple[int, ...]]:
     """Features of each part of each layer's state."""
     like = torch.empty(1, 0)
     layers: Any = encoder.layers

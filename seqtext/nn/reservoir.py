@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.cells import State
 from seqtext.nn.pool import States
 from seqtext.nn.rnn import reversal, reverse
 
@@ -34,6 +35,9 @@ class ReservoirConfig(Config):
     """Input weights and biases are drawn evenly from within plus and minus this."""
     bidirectional: bool = False
     """Read in both directions, by the same reservoir, and join the states."""
+    readout: Literal["softmax", "ridge"] = "softmax"
+    """What reads the states: a softmax trained by gradients, or estimates of probabilities by linear regression, solved
+    in closed form (`train.optimizer.name = "ridge"`)."""
 
 
 class Reservoir(nn.Module):
@@ -46,6 +50,7 @@ class Reservoir(nn.Module):
     def __init__(self, input_size: int, config: ReservoirConfig) -> None:
         super().__init__()
         self.leak, self.directions = config.leak, 2 if config.bidirectional else 1
+        self.size = config.size
         self.sizes = [config.size * self.directions]
         scale = config.input_scale
         self.register_buffer("inputs", torch.empty(config.size, input_size).uniform_(-scale, scale))
@@ -56,15 +61,26 @@ class Reservoir(nn.Module):
         """Positions of the output for a text of `longest` words."""
         return [longest]
 
-    @torch.no_grad()
     def forward(self, x: Tensor, lengths: Tensor) -> list[States]:
         """x (B, T, D), lengths (B,) on the CPU -> states (B, T, directions * size)."""
+        return [States(self.run(x, lengths)[0], lengths)]
+
+    @torch.no_grad()
+    def run(self, x: Tensor, lengths: Tensor | None, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, T, D), lengths (B,) on the CPU or None where all are T, start (B, size), by default zero
+        -> states (B, T, directions * size), the state after the last step (B, size) of the forward direction.
+
+        At padded positions both are arbitrary but finite.
+        """
         rows, time = x.size(0), x.size(1)
         driven = nn.functional.linear(x, self.inputs, self.bias)  # (B, T, N)
         if self.directions == 2:  # one loop over time for both
-            order = reversal(lengths, time, x.device)
+            whole = torch.full((rows,), time) if lengths is None else lengths
+            order = reversal(whole, time, x.device)
             driven = torch.cat([driven, reverse(driven, order)])  # (2B, T, N)
         state = driven.new_zeros(driven.size(0), driven.size(2))
+        if start is not None:
+            state[:rows] = start
         states = torch.empty_like(driven)
         turned = self.recurrent.t().to(driven.dtype)
         for step in range(time):
@@ -72,7 +88,26 @@ class Reservoir(nn.Module):
             states[:, step] = state
         if self.directions == 2:
             states = torch.cat([states[:rows], reverse(states[rows:], order)], dim=2)
-        return [States(states, lengths)]
+        return states, state[:rows]
+
+
+class Echo(nn.Module):
+    """A reservoir with the face of `Recurrent`: what taggers and language models read states of."""
+
+    def __init__(self, input_size: int, config: ReservoirConfig) -> None:
+        super().__init__()
+        self.reservoir = Reservoir(input_size, config)
+        self.output_size = self.reservoir.sizes[0]
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None, state: list[State] | None = None, *, with_state: bool = True
+    ) -> tuple[Tensor, list[State]]:
+        """x (B, T, D), lengths (B,) on the CPU, or None where all are T -> states (B, T, directions * size), state.
+
+        The state is that after step T, whatever the lengths; without `with_state` an empty list.
+        """
+        states, end = self.reservoir.run(x, lengths, state[0][0] if state else None)
+        return states, [(end,)] if with_state else []
 
 
 def draw(size: int, density: float, spectral_radius: float) -> Tensor:

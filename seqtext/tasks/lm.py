@@ -40,8 +40,9 @@ from seqtext.metrics import perplexity
 from seqtext.metrics.perplexity import LineScore
 from seqtext.nn.cells import State
 from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
+from seqtext.nn.reservoir import Echo
 from seqtext.search.decoder import select
-from seqtext.task import Adapted, Adapting, Goal, Loss, Passing, Predicted, Split, Table
+from seqtext.task import Adapted, Adapting, Features, Goal, Loss, Passing, Predicted, Split, Table
 from seqtext.tasks import lm_adapt
 
 if TYPE_CHECKING:
@@ -248,6 +249,11 @@ class Lm:
         total, count = module.loss(hidden, batch.targets)
         return Loss(total, count, hidden.carry, batch.rate)
 
+    def features(self, module: LanguageModel, batch: Batch, carry: Any = None) -> Features:
+        hidden = module(batch.inputs, None if batch.first else carry, batch.labels)
+        real = batch.targets >= 0
+        return Features(hidden.outputs[real], batch.targets[real], hidden.carry)
+
     def predict(self, module: LanguageModel, batch: Batch, carry: Any = None) -> Predicted:
         """For each of `rows`, what this batch gives it."""
         assert batch.lines is not None
@@ -267,6 +273,8 @@ class Lm:
         listen: Callable[[Passing], None] = lambda passing: None,
     ) -> Adapted:
         """`tasks.lm_adapt`: dynamic evaluation and the neural cache. What learns reads the text as one stream."""
+        if how.dynamic and isinstance(module.encoder, Echo):
+            raise InputError("--dynamic: an echo state network learns nothing from what it reads; --cache goes with it")
         adapter = lm_adapt.Adapter(module, device, evaluation, self.data.window, tokens, listen)
         chosen, rms = adapter.choose(how, text)
         results = [LineScore()] * len(encoded)

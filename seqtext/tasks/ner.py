@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
@@ -24,8 +24,11 @@ from seqtext.metrics import entities
 from seqtext.nn.crf import CRF
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import EmbeddingConfig, WordEmbedding, Words
-from seqtext.nn.rnn import Recurrent, RecurrentConfig
-from seqtext.task import Goal, Loss, Predicted, Split, Table
+from seqtext.nn.encoders import StackConfig, build_stack
+from seqtext.nn.readout import build_output
+from seqtext.nn.reservoir import Echo, ReservoirConfig
+from seqtext.nn.rnn import RecurrentConfig
+from seqtext.task import Features, Goal, Loss, Predicted, Split, Table
 from seqtext.tasks.words import (
     Sentence,
     WordsData,
@@ -49,12 +52,18 @@ class NerModel(Config):
 
     embedding: EmbeddingConfig = EmbeddingConfig()
     """What a word's vector is made of."""
-    encoder: RecurrentConfig = RecurrentConfig()
-    """What reads the sentence."""
+    encoder: StackConfig = RecurrentConfig()
+    """What reads the sentence: recurrent layers or, by `name = "esn"`, a reservoir."""
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Locked dropout on the states that the labels are read from."""
     head: Literal["crf", "softmax"] = "crf"
     """Labels chosen together (CRF) or each by itself (softmax)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> NerModel:
+        if isinstance(self.encoder, ReservoirConfig) and self.encoder.readout == "ridge" and self.head == "crf":
+            raise ValueError('head: a CRF is learned, and readout = "ridge" is solved for: set head = "softmax"')
+        return self
 
 
 class Batch(NamedTuple):
@@ -106,18 +115,24 @@ class Tagger(nn.Module):
     def __init__(self, embedding: WordEmbedding, config: NerModel, labels: Labels) -> None:
         super().__init__()
         self.embedding = embedding
-        self.encoder = Recurrent(embedding.output_size, config.encoder)
+        self.encoder = build_stack(embedding.output_size, config.encoder)
+        if isinstance(self.encoder, Echo):
+            embedding.requires_grad_(False)  # no gradient comes back through a reservoir
         self.dropout = LockedDropout(config.dropout)
-        self.output = nn.Linear(self.encoder.output_size, len(labels.names))
+        self.output = build_output(self.encoder.output_size, len(labels.names), config.encoder)
         self.crf: CRF | None = None
         if config.head == "crf":
             start, transitions, end = allowed_transitions(labels.names, labels.scheme or "BIOES")
             self.crf = CRF(len(labels.names), start_allowed=start, transitions_allowed=transitions, end_allowed=end)
 
+    def features(self, words: Words, lengths: Tensor) -> Tensor:
+        """words of (B, T) positions, lengths (B,) on the CPU -> (B, T, F): what labels are read from."""
+        states, _ = self.encoder(self.embedding(words), lengths, with_state=False)
+        return self.dropout(states)
+
     def forward(self, words: Words, lengths: Tensor) -> Tensor:
         """words of (B, T) positions, lengths (B,) on the CPU -> logits (B, T, C), float32."""
-        states, _ = self.encoder(self.embedding(words), lengths, with_state=False)
-        return self.output(self.dropout(states)).float()
+        return self.output(self.features(words, lengths)).float()
 
 
 class Ner:
@@ -202,6 +217,12 @@ class Ner:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
             total = losses[_real(batch, losses.device).flatten()].sum()
         return Loss(total, batch.lengths.sum())
+
+    def features(self, module: Tagger, batch: Batch, carry: Any = None) -> Features:
+        assert batch.labels is not None
+        states = module.features(batch.words, batch.lengths)
+        real = _real(batch, states.device)
+        return Features(states[real], batch.labels[real])
 
     def predict(
         self, module: Tagger, batch: Batch, carry: Any = None, *, confidence: bool = False, nbest: int = 1

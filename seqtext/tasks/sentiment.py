@@ -24,7 +24,7 @@ from seqtext.errors import DataError
 from seqtext.files import read_json, write_json
 from seqtext.metrics import classification
 from seqtext.nn.classifier import Classifier, ClassifierConfig, Windows
-from seqtext.task import Goal, Listing, Loss, Predicted, Split, Table
+from seqtext.task import Features, Goal, Listing, Loss, Predicted, Split, Table
 from seqtext.tasks.long_text import Cut, Rule, cut_texts, long_fact
 from seqtext.tasks.words import (
     Sentence,
@@ -189,6 +189,12 @@ class Sentiment:
         if module.class_weights is not None:
             losses = losses * module.class_weights[batch.labels]
         return Loss(losses.sum(), torch.tensor(len(batch.rows)))
+
+    def features(self, module: Classifier, batch: Batch, carry: Any = None) -> Features:
+        assert batch.labels is not None
+        labels = batch.labels[batch.windows.owner]
+        weights = None if module.class_weights is None else module.class_weights[labels]
+        return Features(module.features(batch.windows), labels, weights=weights)
 
     def predict(self, module: Classifier, batch: Batch, carry: Any = None) -> Predicted:
         chances = module(batch.windows, len(batch.rows)).softmax(-1)  # (B, C)

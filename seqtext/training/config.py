@@ -67,6 +67,17 @@ class Asgd(Config):
     """L2 penalty."""
 
 
+class Ridge(Config):
+    """Ridge regression: the read-out of an echo state network in closed form, after one pass (Jaeger 2001; Lukosevicius
+    2012, section 4.1)."""
+
+    name: Literal["ridge"] = "ridge"
+    penalty: float = Field(default=1.0, gt=0.0)
+    """Weight of the summed squares of the read-out's weights, beside the squared errors summed over all targets."""
+    floor: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Share of a class's frequency in training that its estimated probability is raised to, where it is below."""
+
+
 class Constant(Config):
     """The learning rate stays."""
 
@@ -160,8 +171,8 @@ class TrainConfig(Config):
     """Batches whose gradients make one step, as if they were one batch."""
     eval_batch_tokens: int = Field(default=8192, ge=1)
     """Padded tokens of a batch in evaluation and prediction."""
-    optimizer: Sgd | Adam | AdamW | Asgd = Field(default=Adam(), discriminator="name")
-    """What turns gradients into updates."""
+    optimizer: Sgd | Adam | AdamW | Asgd | Ridge = Field(default=Adam(), discriminator="name")
+    """What turns gradients into updates; `ridge` needs none, and solves for the read-out of an echo state network."""
     schedule: Constant | Plateau | Decay | Linear | Cosine | InverseSqrt = Field(
         default=Constant(), discriminator="name"
     )
@@ -195,6 +206,18 @@ class TrainConfig(Config):
                 f"the optimizer asgd averages the weights itself; average '{self.average.name}' would replace that: "
                 "use sgd with it, or leave the average out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_pass(self) -> TrainConfig:
+        if isinstance(self.optimizer, Ridge):
+            wanted = {"epochs": 1, "accumulate": 1, "patience": 0, "layer_decay": 1.0, "unfreeze": 0, "init_from": None}
+            faults = [f"{key} = {value}" for key, value in wanted.items() if getattr(self, key) != value]
+            faults += [] if self.schedule == Constant() else ['schedule.name = "constant"']
+            faults += [] if isinstance(self.average, NoAverage) else ['average.name = "none"']
+            if faults:
+                told = ", ".join(fault.replace("init_from = None", "no init_from") for fault in faults)
+                raise ValueError(f"the optimizer ridge takes no steps, and solves after one pass: set {told}")
         return self
 
     @model_validator(mode="after")

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.errors import RunError
+from seqtext.errors import InputError, RunError
+from seqtext.nn.readout import readout_of
 from seqtext.task import Loss, Task, to_device
-from seqtext.training.config import TrainConfig
+from seqtext.training.config import Ridge, TrainConfig
 from seqtext.training.distributed import Devices
 from seqtext.training.optim import Average, Layers, Schedule, build_optimizer
 from seqtext.training.progress import Progress, Window
@@ -112,10 +113,13 @@ def fit(
     batch; all go through the same events, and take snapshots together. Predictions are in the first one's events only.
     Raises `NonFiniteLoss`, and `Lost` where another process has ended.
     """
+    if readout_of(module) is not None:
+        raise InputError('model.encoder.readout = "ridge" has no gradient: set train.optimizer.name = "ridge" with it')
+    assert not isinstance(config.optimizer, Ridge), "training.ridge takes no steps"
     progress, carry = Progress(), None
     layers = Layers(module, config)
     optimizer = build_optimizer(layers.groups(), config.optimizer)
-    first = _epoch(task, train, config, seed, 0, devices)
+    first = epoch_batches(task, train, config, seed, 0, devices)
     steps_per_epoch = math.ceil((len(first) if isinstance(first, Sized) else sum(1 for _ in first)) / config.accumulate)
     total = steps_per_epoch * config.epochs
     schedule = Schedule(
@@ -125,7 +129,7 @@ def fit(
     losses_of = devices.losses(task, module)
     window = Window(devices.device, devices.group)
     if devices.rank:  # each its own dropout
-        torch.manual_seed(_own_seed(seed, devices.rank, resume.values["step"] if resume else 0))
+        torch.manual_seed(own_seed(seed, devices.rank, resume.values["step"] if resume else 0))
     if resume is not None:
         progress, carry = restore(resume, module, optimizer, schedule, average, window, devices)
 
@@ -144,7 +148,7 @@ def fit(
         module.train()
         _freeze(layers, progress.epoch)
         tokens, began = 0, time.perf_counter()
-        batches = iter(_epoch(task, train, config, seed, progress.epoch, devices))
+        batches = iter(epoch_batches(task, train, config, seed, progress.epoch, devices))
         for done in range(progress.batch):  # a resumed epoch: what is done is cut again, not computed
             if next(batches, None) is None:
                 place = resume.place if resume else ""
@@ -209,13 +213,15 @@ def fit(
     yield Finished(progress.step, progress.epoch, reason)
 
 
-def _epoch(task: Task, train: Any, config: TrainConfig, seed: int, epoch: int, devices: Devices) -> Iterable[Any]:
+def epoch_batches(
+    task: Task, train: Any, config: TrainConfig, seed: int, epoch: int, devices: Devices
+) -> Iterable[Any]:
     """The batches of an epoch, drawn from the seed and the epoch's number alone."""
     generator = np.random.default_rng([seed, epoch])
     return task.batches(train, tokens=config.batch_tokens, shuffle=generator, rank=devices.rank, world=devices.world)
 
 
-def _own_seed(seed: int, rank: int, step: int) -> int:
+def own_seed(seed: int, rank: int, step: int) -> int:
     """The seed of the dropout of a process other than the first, which goes on from the seed of the weights."""
     return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
 

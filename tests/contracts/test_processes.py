@@ -134,6 +134,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = {"train.init_from": str(folder / "lm-1"), "train.unfreeze": 1, "train.layer_decay": 0.5}
     jobs["layers"] = {"recipe": "ner", "overrides": ner | layers}
     jobs["dropout"] = {"recipe": "ner", "overrides": ner | {"model.dropout": 0.5, "train.epochs": 3}}
+    jobs["ridge"] = {"recipe": "ner-esn", "overrides": {"model.encoder.size": 20, "train.batch_tokens": 107}}
     jobs["half"] = {"recipe": "lm", "overrides": lm | {"train.epochs": 1}}
     jobs["half-dropout"] = {"recipe": "ner", "overrides": jobs["dropout"]["overrides"] | {"train.epochs": 1}}
     resumed["half"] = {"overrides": {"train.epochs": 2}}
@@ -165,6 +166,10 @@ def test_two_processes_train_as_one_does(runs: Path, name: str) -> None:
     ]
     assert lines[0] == lines[1] == EXAMPLES["valid"]
     assert sorted(path.name for path in run.rglob("*")) == sorted(path.name for path in reference.rglob("*"))
+
+
+def test_two_processes_solve_what_one_does(runs: Path) -> None:
+    close(runs / "ridge-2", runs / "ridge-1")
 
 
 def test_what_one_process_has_begun_two_end(runs: Path) -> None:
