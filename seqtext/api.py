@@ -156,7 +156,7 @@ def tune(
     """
     from seqtext import tuning
 
-    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed)
+    chosen = recipes.choose(recipe, data=data, overrides=overrides, seed=seed, search=True)
     folder = Path(out) if out else default_folder(f"{chosen.name}-tune")
     limit_threads()
     return tuning.tune(chosen, trials, folder, resolve_device(device), processes=processes, listen=listen)

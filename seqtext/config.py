@@ -27,7 +27,9 @@ class Config(BaseModel):
     """
 
     # A command uses a few of all the schemas: deferring the others' validators saves every command a tenth of a second.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True, strict=True, allow_inf_nan=False
+    )
 
 
 C = TypeVar("C", bound=Config)

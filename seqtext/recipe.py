@@ -73,10 +73,16 @@ class Recipe:
         return to_toml(table)
 
 
-def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
-    """Find, read, override and check a recipe. Raises `ConfigError` with every fault at once."""
+def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = (), *, search: bool = False) -> Recipe:
+    """Find, read, override and check a recipe. Raises `ConfigError` with every fault at once.
+
+    Unless it is for a `search`, the ranges of a recipe are for it as it is written: with any `overrides` it has none.
+    """
     path = find(name)
-    return check(override(read_toml(path), overrides, source=str(path)), name=name_of(path), source=str(path))
+    values = override(read_toml(path), overrides, source=str(path))
+    if overrides and not search:
+        values = {key: table for key, table in values.items() if key != "tune"}
+    return check(values, name=name_of(path), source=str(path))
 
 
 def choose(
@@ -86,12 +92,13 @@ def choose(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     seed: int | None = None,
     folds: int = 0,
+    search: bool = False,
 ) -> Recipe:
     """As `load`, with another source of data and another seed where they are given.
 
     `folds` says how many trainings will cut the data, by `Recipe.fold`. Raises `InputError` where it cannot be cut.
     """
-    recipe = load(name, overrides)
+    recipe = load(name, overrides, search=search)
     if folds and not _is_cut(recipe.task):
         others = ", ".join(name for name, task in TASKS.items() if _is_cut(task))
         raise InputError(f"--folds {folds}: the task {recipe.task.name} has no folds; those that have: {others}")

@@ -51,6 +51,15 @@ class Stack(Config):
     weight_dropout: float = 0.0
     """Chance that an entry of the recurrent matrices is dropped, one draw for all steps (Merity 2018)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: Any) -> Any:
+        """Runs of versions that knew only residual layers say so by a key of its own."""
+        if isinstance(values, dict) and isinstance(values.get("residual"), bool) and "skip" not in values:
+            values = dict(values)
+            values["skip"] = "residual" if values.pop("residual") else "none"
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not hasattr(self, "cell"):  # this schema by itself, which names none

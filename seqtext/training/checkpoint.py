@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +22,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         save_tensors(unfinished / "state.safetensors", snapshot.tensors)
-        (unfinished / "state.json").write_text(json.dumps(snapshot.values), encoding="utf-8")
+        values = snapshot.values | {"digest": _digest(snapshot.values)}
+        (unfinished / "state.json").write_text(json.dumps(values), encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Snapshot:
@@ -30,6 +33,8 @@ def load_checkpoint(folder: Path) -> Snapshot:
 
     folder = restored(folder)
     values = read_json(folder / "state.json")
+    if not isinstance(values, dict) or values.pop("digest", None) != _digest(values):
+        raise RunError(f"{folder / 'state.json'}: damaged: not what was written (its digest is of something else)")
     path = folder / "state.safetensors"
     try:
         return Snapshot(load_file(path), values, place=str(folder))
@@ -37,6 +42,11 @@ def load_checkpoint(folder: Path) -> Snapshot:
         raise RunError(f"{path}: missing; this run cannot be resumed") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged, not a checkpoint ({error})") from None
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of the plain numbers: most of them, changed, would go on to another result without a word."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:

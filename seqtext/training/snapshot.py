@@ -121,8 +121,6 @@ def _restore(
     progress = Progress(**{key: values[key] for key in vars(Progress())})
     if (leaves := _leaves(values["carry"])) != len(parts["carry"]):
         raise ValueError(f"{len(parts['carry'])} tensors of a carry that has {leaves}")
-    if values["carry"] is not None and not _whole(values["carry"]):
-        raise ValueError("a carry of which parts are missing")
     return progress, _unflat(values["carry"], flat)
 
 
@@ -200,11 +198,6 @@ def _shape(carry: Any) -> Any:
 def _leaves(shape: Any) -> int:
     """Tensors of a carry."""
     return sum(map(_leaves, shape)) if isinstance(shape, list) else int(shape is not None)
-
-
-def _whole(shape: Any) -> bool:
-    """Whether nothing but tensors is nested in a carry."""
-    return all(map(_whole, shape)) if isinstance(shape, list) else shape == 0
 
 
 def _unflat(shape: Any, tensors: Iterator[Tensor]) -> Any:

@@ -149,7 +149,6 @@ def test_a_checkpoint_of_another_model_or_without_its_parts_is_told_with_the_fol
         ({"schedule": {"scale": None, "best": None, "waited": 0}}, "schedule.scale: Input should be a valid number, "),
         ({"average": {"count": 0, "start": None, "scores": 1}}, "average.scores: Input should be a valid list, not "),
         ({"carry": [0, [None]]}, "0 tensors of a carry that has 1"),
-        ({"carry": [[None]]}, "a carry of which parts are missing"),
         ({"batch": 5}, "5 batches into an epoch of 4"),
     ],
 )
