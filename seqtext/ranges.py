@@ -34,11 +34,9 @@ class Range(Config):
             if self.model_fields_set - {"choices"}:
                 raise ValueError("choices stand alone, without low, high, log and step")
             return self
-        if self.low is None or self.high is None:
-            raise ValueError("expected low and high, or choices = [...]")
-        if self.low > self.high:
+        if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
-        if self.log and self.low <= 0:
+        if self.log and self.low is not None and self.low <= 0:
             raise ValueError(f"log = true needs a low above 0, got {self.low}")
         if self.log and self.step is not None:
             raise ValueError("log = true and step: one or the other")
@@ -78,9 +76,13 @@ def read_ranges(table: Mapping[str, Any], *, source: str) -> tuple[dict[str, Ran
             faults.append(f"tune.{key}: expected a key of {', '.join(SECTIONS[:-1])} or {SECTIONS[-1]}")
         else:
             try:
-                ranges[key] = parse(Range, values, source=source, prefix=f"tune.{key}")
+                found = parse(Range, values, source=source, prefix=f"tune.{key}")
             except ConfigError as error:
                 faults.extend(error.faults)
+                return
+            if not found.choices and (found.low is None or found.high is None):
+                faults.append(f"tune.{key}: expected low and high, or choices = [...]")
+            ranges[key] = found
 
     for name, values in table.items():
         look(values, name)
