@@ -74,6 +74,8 @@ def open_source(folder: str | Path) -> Source:
         module = task.build(run.recipe.model)
         if not isinstance(module.encoder, Recurrent):
             raise RunError(f"{folder}: an echo state network, of which nothing but the read-out was trained")
+        if module.feedback is not None:
+            raise RunError(f"{folder}: a model with output recurrence, which reads more than words")
         if module.conditioning is not None:
             raise RunError(f"{folder}: conditioned on labels, which no other model is")
         about = runs.load_weights(run.folder, module)

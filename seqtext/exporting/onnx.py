@@ -78,6 +78,8 @@ def export_onnx(run: str | Path, out: str | Path) -> OnnxExported:
         )
     if getattr(module, "conditioning", None) is not None:
         raise InputError(f"{run}: a model conditioned on labels has no ONNX graph; --bf16 takes any model")
+    if getattr(module, "feedback", None) is not None:
+        raise InputError(f"{run}: output recurrence steps through a text and has no ONNX graph; --bf16 takes any model")
     graph = graph_of(opened.task, module.eval())
     model = traced(graph)
     try:

@@ -16,7 +16,7 @@ from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 
 from seqtext.config import Config
-from seqtext.nn.cells import CELLS
+from seqtext.nn.cells import CELLS, State
 from seqtext.nn.cnn import CNN, CNNConfig
 from seqtext.nn.pool import States
 from seqtext.nn.reservoir import Echo, Reservoir, ReservoirConfig
@@ -45,30 +45,52 @@ class BagConfig(Config):
 EncoderConfig = CellsConfig | CNNConfig | ReservoirConfig | BagConfig
 
 
-def _or_esn(recurrent: type[Stack]) -> Discriminator:
-    """Tells a reservoir by its name; recurrent layers have none, only a cell."""
+class NoEncoderConfig(Config):
+    """The words' vectors as they are: whatever is above knows nothing of a word's neighbours but by itself."""
+
+    name: Literal["none"] = "none"
+
+
+class NoEncoder(nn.Module):
+    """The same, with the face of `Recurrent`."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.output_size = input_size
+
+    def forward(self, x: Tensor, lengths: Tensor | None, *, with_state: bool = True) -> tuple[Tensor, list[State]]:
+        """x (B, T, D) -> the same, and no state."""
+        return x, []
+
+
+def _or_named(recurrent: type[Stack]) -> Discriminator:
+    """Tells the others by their names; recurrent layers have none, only a cell."""
 
     def kind(values: Any) -> str:
         name = values.get("name") if isinstance(values, Mapping) else getattr(values, "name", None)
-        return "esn" if name == "esn" else recurrent.__name__
+        return name if name == "esn" or (name == "none" and recurrent is RecurrentConfig) else recurrent.__name__
 
     return Discriminator(kind)
 
 
 StackConfig = Annotated[
-    Annotated[RecurrentConfig, Tag("RecurrentConfig")] | Annotated[ReservoirConfig, Tag("esn")],
-    _or_esn(RecurrentConfig),
+    Annotated[RecurrentConfig, Tag("RecurrentConfig")]
+    | Annotated[ReservoirConfig, Tag("esn")]
+    | Annotated[NoEncoderConfig, Tag("none")],
+    _or_named(RecurrentConfig),
 ]
 """What gives taggers a state for each word: recurrent layers or, by `name = "esn"`, a reservoir."""
 ForwardStackConfig = Annotated[
     Annotated[ForwardConfig, Tag("ForwardConfig")] | Annotated[ReservoirConfig, Tag("esn")],
-    _or_esn(ForwardConfig),
+    _or_named(ForwardConfig),
 ]
 """The same for language models, which read forward only."""
 
 
-def build_stack(input_size: int, config: Stack | ReservoirConfig) -> Recurrent | Echo:
-    """The recurrent layers or the reservoir of `config`, for inputs of `input_size` features."""
+def build_stack(input_size: int, config: Stack | ReservoirConfig | NoEncoderConfig) -> Recurrent | Echo | NoEncoder:
+    """The recurrent layers, the reservoir or nothing, for inputs of `input_size` features."""
+    if isinstance(config, NoEncoderConfig):
+        return NoEncoder(input_size)
     return Echo(input_size, config) if isinstance(config, ReservoirConfig) else Recurrent(input_size, config)
 
 

@@ -18,9 +18,10 @@ from seqtext.nn.cells import Cell, State, zero_state
 from seqtext.nn.condition import Condition, Conditioning
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.encoders import ForwardStackConfig, build_stack
+from seqtext.nn.jordan import Recurrence, WordFeedback, without_memory
 from seqtext.nn.readout import Readout
 from seqtext.nn.reservoir import Echo, ReservoirConfig
-from seqtext.nn.rnn import ForwardConfig, Recurrent
+from seqtext.nn.rnn import ForwardConfig
 from seqtext.nn.softmax import Adaptive, AdaptiveSoftmax, FullSoftmax, Softmax
 
 LABEL_SIZE = 32
@@ -43,6 +44,11 @@ class LanguageModelConfig(Config):
     (initial), it is an extra input at every step (input), or both."""
     label_size: int | None = Field(default=None, ge=1)
     """Features of a label's vector, where there is a condition; by default 32."""
+    recurrence: Recurrence = "hidden"
+    """What goes from step to step: hidden states (hidden), or the model's own output (output; Jordan 1986), with no
+    hidden state carried, or both. Output recurrence goes step by step, and asks for a softmax at each."""
+    feedback: WordFeedback = WordFeedback()
+    """What is fed back, with output recurrence."""
     output_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Locked dropout on the states that words are predicted from."""
     softmax: FullSoftmax | AdaptiveSoftmax = Field(default=FullSoftmax(), discriminator="name")
@@ -60,11 +66,37 @@ class LanguageModelConfig(Config):
     def _check(self) -> LanguageModelConfig:
         if self.tied and isinstance(self.softmax, AdaptiveSoftmax):
             raise ValueError("an adaptive softmax has clusters of its own sizes: set tied = false with it")
+        if self.recurrence == "hidden":
+            if self.feedback != WordFeedback():
+                raise ValueError('feedback: nothing is fed back with recurrence = "hidden"; set "output" or "both"')
+        else:
+            self._check_feedback()
         if isinstance(self.encoder, ReservoirConfig):
             self._check_reservoir(self.encoder)
         if self.label_size is not None and self.condition == "none":
             raise ValueError('label_size: no label is read with condition = "none"')
         return self
+
+    def _check_feedback(self) -> None:
+        faults = {
+            'feedback.of: recurrence = "both" of words is that of every language model: set recurrence = "hidden"': (
+                self.recurrence == "both" and self.feedback == WordFeedback(of="word")
+            ),
+            'softmax: output recurrence reads every word\'s probability: set softmax.name = "full"': not isinstance(
+                self.softmax, FullSoftmax
+            ),
+            "encoder: no gradient reaches an output below a reservoir: name a cell instead": isinstance(
+                self.encoder, ReservoirConfig
+            ),
+            "encoder.weight_dropout is one draw for all steps: not with output recurrence": bool(
+                getattr(self.encoder, "weight_dropout", 0.0)
+            ),
+            'condition: no state is carried with recurrence = "output": set condition = "input"': (
+                self.recurrence == "output" and self.condition in ("initial", "both")
+            ),
+        }
+        if any(faults.values()):
+            raise ValueError("\n".join(fault for fault, found in faults.items() if found))
 
     def _check_reservoir(self, encoder: ReservoirConfig) -> None:
         faults = {
@@ -112,7 +144,10 @@ class LanguageModel(nn.Module):
             raise InputError(f"{told}: data.label_field names the column that has it")
         label_size = config.label_size or LABEL_SIZE
         extra = label_size if config.condition in ("input", "both") else 0
-        self.encoder = build_stack(config.embedding_size + extra, config.encoder)
+        self.feedback = config.feedback if config.recurrence != "hidden" else None
+        self.carried = config.recurrence != "output"
+        self.fed = config.embedding_size if self.feedback and self.feedback.of == "distribution" else 0
+        self.encoder: Any = build_stack(config.embedding_size + extra + self.fed, config.encoder)
         if isinstance(self.encoder, Echo):
             self.embedding.requires_grad_(False)  # no gradient comes back through a reservoir
         self.conditioning: Conditioning | None = None
@@ -148,10 +183,44 @@ class LanguageModel(nn.Module):
             assert labels is not None, "a conditioned model reads labels"
             state = self.conditioning.start(labels) if state is None else state
             x = self.conditioning(x, labels)
+        if self.feedback is not None:
+            return self._feed_back(x, state)
         states, carry = self.encoder(x, None, state)
         dropped = self.output_dropout(states)
         outputs = dropped if self.projection is None else self.projection(dropped)
         return Hidden(outputs, states, dropped, carry)
+
+    def _feed_back(self, x: Tensor, state: list[State] | None) -> Hidden:
+        """x (B, T, D) -> `Hidden`, step by step; the carry is the state of the layers, and what was fed back last."""
+        assert self.feedback is not None
+        layers = (state or [])[: len(self.encoder.layers)] if self.carried else []
+        fed = state[-1][0] if state and len(state) > len(layers) else x.new_zeros(x.size(0), self.fed)
+        forcing = self.feedback.teacher_forcing if self.training else 1.0
+        if forcing == 1.0 and not self.fed:  # no step waits for another
+            states = without_memory(self.encoder, x)
+            dropped = self.output_dropout(states)
+            return Hidden(dropped if self.projection is None else self.projection(dropped), states, dropped, [(fed,)])
+        size, softmax = self.embedding.embedding_dim, self.softmax
+        assert isinstance(softmax, Softmax)
+        masks, output_mask = self.encoder.masks(x), self.output_dropout.mask(x, self.encoder.output_size)
+        found: list[tuple[Tensor, ...]] = []
+        for t in range(x.size(1)):
+            now = x[:, t]
+            if t and forcing < 1.0:
+                own = self.embedding(softmax.logits(found[-1][0].detach()).argmax(1))
+                given = torch.rand(len(own), 1, device=x.device) < forcing
+                now = torch.cat([torch.where(given, now[:, :size], own), now[:, size:]], dim=1)
+            inputs = torch.cat([now, fed.to(x.dtype)], dim=1).unsqueeze(1)
+            states, after = self.encoder(inputs, None, layers or None, masks=masks)
+            layers = after if self.carried else []
+            dropped = states * output_mask
+            outputs = dropped if self.projection is None else self.projection(dropped)
+            if self.fed:
+                chances = softmax.logits(outputs[:, 0]).softmax(1)
+                fed = (chances.to(x.dtype) @ self.embedding.weight.to(x.dtype)).to(x.dtype)
+            found.append((outputs[:, 0], states[:, 0], dropped[:, 0]))
+        outputs, states, dropped = (torch.stack(parts, dim=1) for parts in zip(*found))
+        return Hidden(outputs, states, dropped, [*layers, (fed,)])
 
     def step(self, tokens: Tensor, state: Any = None, labels: Tensor | None = None) -> tuple[Tensor, list[State]]:
         """tokens (N,) int64 -> what the next token is predicted from (N, O), state."""
@@ -184,7 +253,7 @@ class LanguageModel(nn.Module):
         return nn.functional.embedding(tokens, table)
 
 
-def _state_sizes(encoder: Recurrent | Echo) -> list[tuple[int, ...]]:
+def _state_sizes(encoder: Any) -> list[tuple[int, ...]]:
     """Features of each part of each layer's state."""
     like = torch.empty(1, 0)
     layers: Any = encoder.layers

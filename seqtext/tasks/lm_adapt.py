@@ -25,7 +25,7 @@ from seqtext.tasks.lm_cache import THETAS, WEIGHTS, Cache, History, log_cached, 
 from seqtext.tasks.lm_dynamic import DECAYS, LRS, Dynamic, Learner, evaluated, gather, read
 
 if TYPE_CHECKING:
-    from seqtext.tasks.lm import Batch, Batches
+    from seqtext.tasks.lm_batches import Batch, Batches
 
 CHECKED = 64
 """Windows after which a pass looks whether it can still be the best, and tells how far it is."""

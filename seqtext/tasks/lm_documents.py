@@ -24,7 +24,8 @@ from seqtext.metrics import perplexity
 from seqtext.metrics.perplexity import LineScore
 from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
 from seqtext.task import Adapted, Predicted, Table
-from seqtext.tasks.lm import Batch, Line, Lines, Lm, LmData, alone
+from seqtext.tasks.lm import Line, Lm, LmData
+from seqtext.tasks.lm_batches import Batch, Lines, alone
 from seqtext.tasks.words import number_labels
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from seqtext.nn.crf import CRF
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import EmbeddingConfig, WordEmbedding, Words
 from seqtext.nn.encoders import StackConfig, build_stack
+from seqtext.nn.jordan import LabelFeedback, LabelRecurrence, Recurrence
 from seqtext.nn.readout import build_output
 from seqtext.nn.reservoir import Echo, ReservoirConfig
 from seqtext.nn.rnn import RecurrentConfig
@@ -53,7 +54,12 @@ class NerModel(Config):
     embedding: EmbeddingConfig = EmbeddingConfig()
     """What a word's vector is made of."""
     encoder: StackConfig = RecurrentConfig()
-    """What reads the sentence: recurrent layers or, by `name = "esn"`, a reservoir."""
+    """What reads the sentence: recurrent layers or, by its `name`, a reservoir (esn) or nothing but words (none)."""
+    recurrence: Recurrence = "hidden"
+    """What goes from word to word: hidden states, those of the encoder (hidden), or above it the label before (output;
+    Jordan 1986), or that and a hidden state beside it (both)."""
+    feedback: LabelFeedback = LabelFeedback()
+    """The layers that read the label before, where one is read."""
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Locked dropout on the states that the labels are read from."""
     head: Literal["crf", "softmax"] = "crf"
@@ -61,6 +67,11 @@ class NerModel(Config):
 
     @model_validator(mode="after")
     def _check(self) -> NerModel:
+        if self.recurrence == "hidden" and self.feedback != LabelFeedback():
+            raise ValueError('feedback: no label is fed back with recurrence = "hidden"; set "output" or "both"')
+        if self.recurrence != "hidden" and self.head == "crf":
+            told = "a CRF weighs whole taggings, and the labels fed back are of one alone"
+            raise ValueError(f'head: {told}: set head = "softmax" with recurrence = "{self.recurrence}"')
         if isinstance(self.encoder, ReservoirConfig) and self.encoder.readout == "ridge" and self.head == "crf":
             raise ValueError('head: a CRF is learned, and readout = "ridge" is solved for: set head = "softmax"')
         return self
@@ -119,7 +130,12 @@ class Tagger(nn.Module):
         if isinstance(self.encoder, Echo):
             embedding.requires_grad_(False)  # no gradient comes back through a reservoir
         self.dropout = LockedDropout(config.dropout)
-        self.output = build_output(self.encoder.output_size, len(labels.names), config.encoder)
+        size = self.encoder.output_size
+        self.feedback: LabelRecurrence | None = None
+        if config.recurrence != "hidden":
+            self.feedback = LabelRecurrence(size, len(labels.names), config.feedback, config.recurrence)
+            size = self.feedback.output_size
+        self.output = build_output(size, len(labels.names), config.encoder)
         self.crf: CRF | None = None
         if config.head == "crf":
             start, transitions, end = allowed_transitions(labels.names, labels.scheme or "BIOES")
@@ -130,9 +146,13 @@ class Tagger(nn.Module):
         states, _ = self.encoder(self.embedding(words), lengths, with_state=False)
         return self.dropout(states)
 
-    def forward(self, words: Words, lengths: Tensor) -> Tensor:
-        """words of (B, T) positions, lengths (B,) on the CPU -> logits (B, T, C), float32."""
-        return self.output(self.features(words, lengths)).float()
+    def forward(self, words: Words, lengths: Tensor, labels: Tensor | None = None) -> Tensor:
+        """words of (B, T) positions, lengths (B,) on the CPU -> logits (B, T, C), float32.
+
+        Where labels are fed back they are `labels` (B, T), as in training, or without these the best ones so far.
+        """
+        states = self.features(words, lengths)
+        return self.output(states).float() if self.feedback is None else self.feedback(states, self.output, labels)
 
 
 class Ner:
@@ -210,7 +230,7 @@ class Ner:
 
     def loss(self, module: Tagger, batch: Batch, carry: Any = None) -> Loss:
         assert batch.labels is not None
-        logits = module(batch.words, batch.lengths)
+        logits = module(batch.words, batch.lengths, batch.labels)
         if module.crf is not None:
             total = module.crf.nll(logits, batch.labels, batch.lengths).sum()
         else:

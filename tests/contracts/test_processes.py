@@ -134,7 +134,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = {"train.init_from": str(folder / "lm-1"), "train.unfreeze": 1, "train.layer_decay": 0.5}
     jobs["layers"] = {"recipe": "ner", "overrides": ner | layers}
     jobs["dropout"] = {"recipe": "ner", "overrides": ner | {"model.dropout": 0.5, "train.epochs": 3}}
-    jobs["ridge"] = {"recipe": "ner-esn", "overrides": {"model.encoder.size": 20, "train.batch_tokens": 107}}
+    jobs["ridge"] = {
+        "recipe": "ner-esn",
+        "overrides": small("ner-esn") | {"model.encoder.size": 20, "train.batch_tokens": 107},
+    }
     jobs["half"] = {"recipe": "lm", "overrides": lm | {"train.epochs": 1}}
     jobs["half-dropout"] = {"recipe": "ner", "overrides": jobs["dropout"]["overrides"] | {"train.epochs": 1}}
     resumed["half"] = {"overrides": {"train.epochs": 2}}

@@ -127,3 +127,31 @@ def test_a_label_decides_what_is_written(tmp_path: Path, condition: str) -> None
         written = seqtext.load(run.folder, device="cpu").generate(label=label, samples=30, seed=1)
         mine = [text.text.split() for text in written]
         assert sum(text[0] in words[label][0] and text[-1] == words[label][1] for text in mine) >= 28
+
+
+def test_a_distribution_fed_back_remembers_what_is_still_to_come(tmp_path: Path) -> None:
+    """Lines begin with one of four words, "on" so long as a coin says, and end with the first word's partner.
+
+    All along the partner is as probable as "on": the output of a step tells which line it is, the word does not. So a
+    model that has the last word alone must guess at the end, which costs log 4 nats a line, and what else it confuses.
+    """
+
+    def line(rng: random.Random) -> str:
+        kind = rng.randrange(4)
+        words = [f"start{kind}"]
+        while rng.random() < 0.5:
+            words.append("on")
+        return " ".join(["on", *words, "on", f"end{kind}"])
+
+    write(tmp_path, line, train=1200, test=200)
+    lost = {}
+    for of in ("distribution", "word"):
+        overrides = {"data.window": 12, "data.tokenizer.min_frequency": 1, "data.pretokenized": "yes"}
+        overrides |= {"model.recurrence": "output", "model.feedback.of": of, "model.tied": False}
+        overrides |= {"model.embedding_size": 12, "model.encoder.cell": "rnn", "model.encoder.hidden_size": 32}
+        overrides |= {"model.input_dropout": 0.0, "model.output_dropout": 0.0, "train.batch_tokens": 360}
+        overrides |= {"train.epochs": 8, "train.optimizer.lr": 0.02}
+        run = seqtext.train("lm", data=str(tmp_path), overrides=overrides, out=tmp_path / of, device="cpu")
+        scores = run.meta["scores"]["test"]
+        lost[of] = scores["nll"] * scores["targets"] / 200
+    assert lost["word"] - lost["distribution"] > 0.8 * math.log(4)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import seqtext
 from seqtext.config import parse
 from seqtext.task import predict_all
 from seqtext.tasks.ner import Ner, NerData, NerModel
@@ -79,3 +82,30 @@ def test_a_crf_keeps_to_the_scheme_where_a_softmax_does_not(full: dict[str, floa
 def test_characters_read_by_a_recurrence_learn_too() -> None:
     found = learn({"shapes": 8, "characters": {"name": "rnn", "size": 20, "hidden_size": 15}})
     assert found["f1"] > 0.82 and found["invalid"] == 0  # 0.89, 0.92, 0.92
+
+
+def test_a_label_that_the_one_before_decides_needs_output_recurrence(tmp_path: Path) -> None:
+    """A word "more" continues whatever was said last, "other" turns it around; words tell nothing else."""
+
+    def sentence(rng: random.Random) -> str:
+        tags = [rng.choice("PQ")]
+        words = [f"start{tags[0].lower()}"]
+        for _ in range(7):
+            words.append(rng.choice(["more", "other"]))
+            tags.append(tags[-1] if words[-1] == "more" else {"P": "Q", "Q": "P"}[tags[-1]])
+        return "".join(f"{word} B-{tag}\n" for word, tag in zip(words, tags)) + "\n"
+
+    for split, size in (("train", 300), ("valid", 20), ("test", 60)):
+        rng = random.Random(split)
+        (tmp_path / f"{split}.conll").write_text("".join(sentence(rng) for _ in range(size)), encoding="utf-8")
+    found = {}
+    for recurrence in ("hidden", "output", "both"):
+        feedback = {"hidden_size": 20, "label_size": 5}
+        overrides = {"model.recurrence": recurrence, "model.feedback": {} if recurrence == "hidden" else feedback}
+        overrides |= {"model.embedding": {"characters": {"name": "none"}}, "model.dropout": 0.0, "train.epochs": 8}
+        overrides |= {"train.optimizer.lr": 0.02, "train.batch_tokens": 256}
+        out = tmp_path / recurrence
+        run = seqtext.train("ner-jordan", data=str(tmp_path), overrides=overrides, out=out, device="cpu")
+        found[recurrence] = run.meta["scores"]["test"]["f1"]
+    assert found["hidden"] < 0.7  # the first label, and half of the others
+    assert min(found["output"], found["both"]) > 0.98
