@@ -93,7 +93,9 @@ def _speeds(before: Model, after: Model, dataset: Dataset) -> tuple[list[float |
 
 
 def _predict(model: Model, prepare: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
-    return model.predict_prepared([prepare(text) for text in texts])
+    conditioned = getattr(model.module, "conditioning", None) is not None
+    label = {"label": model.task.names[0]} if conditioned else {}  # type: ignore[attr-defined]
+    return model.predict_prepared([prepare(text) for text in texts], **label)
 
 
 def _texts(model: Model, dataset: Dataset) -> tuple[list[str], Callable[[str], Any]]:

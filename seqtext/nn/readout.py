@@ -28,7 +28,8 @@ class Readout(Softmax):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., F) -> log max(W x + b, floor) (..., C) float32: logits, a softmax of which are the probabilities."""
         with torch.autocast(x.device.type, enabled=False):
-            return nn.functional.linear(x.float(), self.weight, self.bias).maximum(self.floor).log()
+            scores = nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias).float()
+            return scores.maximum(self.floor.float()).log()
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self(hidden)

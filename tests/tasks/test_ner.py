@@ -15,6 +15,7 @@ from seqtext.config import parse
 from seqtext.data.labels import continues, is_valid, spans
 from seqtext.errors import DataError, InputError
 from seqtext.run import Run
+from seqtext.task import predict_all
 from seqtext.tasks.ner import Entity, Ner, NerData, NerModel, Prediction, Sentence, Tagger
 from tests.reference.enumerate_crf import EnumeratedChain
 
@@ -209,3 +210,31 @@ def test_every_way_to_build_it_batches_as_alone_and_learns(head: str, characters
     loss.total.backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("recurrence", ["hidden", "output", "both"])
+@pytest.mark.parametrize("encoder", ["none", "esn"])
+def test_what_is_fed_back_does_not_depend_on_other_sentences(encoder: str, recurrence: str) -> None:
+    """Alone or in a batch, by its own labels and by the true ones; and nothing below a reservoir has a gradient."""
+    feedback = {} if recurrence == "hidden" else {"cell": "gru", "hidden_size": 9}
+    overrides = {"model.encoder": {"name": encoder}, "model.recurrence": recurrence, "model.feedback": feedback}
+    chosen = recipe.load("ner-jordan", overrides)
+    data = Ner.read(chosen.data, "valid").select(range(25))
+    task: Any = Ner.fit(chosen.data, data)
+    torch.manual_seed(1)
+    module = task.build(chosen.model).eval()
+    for parameter in module.output.parameters():
+        torch.nn.init.normal_(parameter)
+    encoded = task.encode(data)
+    found, losses = [], []
+    for tokens in (1, 10**6):
+        batches = list(task.batches(encoded, tokens=tokens))
+        found.append(predict_all(task, module, encoded, batches, torch.device("cpu")))
+        losses.append(sum(task.loss(module, batch).total.item() for batch in batches))
+    assert found[0] == found[1] and len({tag for prediction in found[0] for tag in prediction.tags}) > 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    module.zero_grad()
+    task.loss(module.train(), batches[0]).total.backward()
+    learned = {name.partition(".")[0] for name, each in module.named_parameters() if each.grad is not None}
+    above = {"output"} | ({"feedback"} if recurrence != "hidden" else set())
+    assert learned == above | ({"embedding"} if encoder == "none" else set())
