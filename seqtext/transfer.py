@@ -28,7 +28,7 @@ from seqtext.nn.layers import recurrence
 from seqtext.nn.rnn import Recurrent
 from seqtext.nn.softmax import Softmax
 from seqtext.run import Run
-from seqtext.tasks.lm import Lm
+from seqtext.tasks import TASKS
 
 KEY = "train.init_from"
 UNITS = {"word": "words", "char": "characters", "bpe": "BPE pieces", "unigram": "unigram pieces"}
@@ -67,7 +67,7 @@ def open_source(folder: str | Path) -> Source:
     """The language model in a run folder. Raises `RunError` where there is none, or none that was trained."""
     try:
         run = runs.open_run(Path(folder).expanduser())
-        if run.recipe.task is not Lm:
+        if run.recipe.task is not TASKS["lm"]:
             raise RunError(f"{folder}: a run of the task {run.recipe.task.name}, where one of the task lm is expected")
         run.check_trainable()
         task: Any = run.task
