@@ -281,10 +281,12 @@ def largest_singular(matrices: Tensor) -> Tensor:
 
 
 def stacks_of(model: Config, prefix: str = "model") -> dict[str, Stack]:
-    """The recurrent stacks of a recipe's [model] by their dotted keys."""
+    """The recurrent stacks of a recipe's [model] by their dotted keys; not one for labels that are fed back."""
     found: dict[str, Stack] = {}
     for name in type(model).model_fields:
         value, key = getattr(model, name), f"{prefix}.{name}"
+        if name == "feedback":
+            continue
         if isinstance(value, Stack):
             found[key] = value
         elif isinstance(value, Config) and name not in ("characters", "parser"):
