@@ -92,7 +92,13 @@ def test_the_commands_run_and_print_what_the_readme_shows(home):
         assert result.returncode == 0, f"{command}\n{result.stderr}"
         if shown:
             assert result.stdout.splitlines() == shown, command
-    for name, count in (("entities.jsonl", 3), ("moods.jsonl", 1), ("story.txt", 1), ("scores.jsonl", 1), ("closing.txt", 1)):
+    for name, count in (
+        ("entities.jsonl", 3),
+        ("moods.jsonl", 1),
+        ("story.txt", 1),
+        ("scores.jsonl", 1),
+        ("closing.txt", 1),
+    ):
         assert len((home / name).read_text(encoding="utf-8").splitlines()) == count, name
     assert json.loads((home / "moods.jsonl").read_text())["label"] in ("negative", "positive")
 

@@ -91,7 +91,9 @@ def test_a_recipe_with_ranges_trains_as_if_they_were_not_there(mine, tmp_path):
         "model.encoder.cell": ["lstm", "gru"],
         "model.encoder.hidden_size": [4, 12],
     }
-    dropout = recipe.load("ner", {"tune": {"model.dropout": {"low": 0, "high": 0.5}}}, search=True).tune["model.dropout"]
+    dropout = recipe.load("ner", {"tune": {"model.dropout": {"low": 0, "high": 0.5}}}, search=True).tune[
+        "model.dropout"
+    ]
     assert [type(end) for end in dropout.ends] == [float, float]  # whole numbers would be 0 and nothing else
 
 
