@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from seqtext.errors import InputError
 
+# Torch's profiler would report its own start and stop on stderr, above the level of errors; read when it starts.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+
 if TYPE_CHECKING:
     import torch
 

@@ -31,6 +31,8 @@ WORDS = 10_000
 """Different words; as frequent as Zipf's law has it."""
 LETTERS = 12
 """Of each word."""
+LEAST = 450
+"""MiB that Python, torch and the model ask for, with the threads of 2 cores: 425 were measured."""
 BLOCK = 1_000_000
 """Words that are generated at a time."""
 
@@ -97,6 +99,11 @@ def main() -> None:
     parser.add_argument("--folder", required=True, help="where the corpus and its caches are put, and kept")
     parser.add_argument("--generate", action="store_true", help="only write the text, without the limit")
     arguments = parser.parse_args()
+    if arguments.limit < (least := LEAST + arguments.tokens // 10_000_000):  # 509 of 550 were measured with a billion
+        parser.error(
+            f"--limit {arguments.limit}: {arguments.tokens:,} tokens take {least} MiB or more on 2 cores, and 8 MiB "
+            "more with each further thread"
+        )
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokens, path = arguments.tokens, folder / "train.txt"

@@ -13,9 +13,9 @@ import torch
 
 from seqtext import __version__, series, session
 from seqtext import recipe as recipes
-from seqtext.data.sources import with_source
 from seqtext.errors import InputError
-from seqtext.model import Model, load
+from seqtext.model import Model as Model
+from seqtext.model import load, load_same
 from seqtext.run import Run
 from seqtext.series import Series
 from seqtext.session import Listener, Overrides
@@ -39,8 +39,6 @@ from seqtext.training.threads import limit_threads
 from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from seqtext.exporting.onnx import OnnxExported
     from seqtext.exporting.weights import Exported
     from seqtext.tuning import Tried, Tuned
@@ -241,7 +239,7 @@ def evaluate(
         raise InputError(f"{run}: a run of the task {model.task.name}, which has no {flag}")
     if how.dynamic:
         model.run.check_trainable()
-    settings, dataset = _read(model, data, split, overrides)
+    settings, dataset = model.read(data, split, overrides)
     doubts: list[str] = []
     own = data is None and not overrides
     if isinstance(model.task, TranslatingTask) and not own:
@@ -249,7 +247,7 @@ def evaluate(
     baseline = None
     if compare is not None:
         where = {"device": device, "precision": precision}
-        baseline = _baseline(model, dataset, compare, data, split, overrides, where, options)
+        baseline = load_same(model, dataset, compare, data, split, overrides, where, options)
     encoded = session.encode(model.task, settings, split, dataset)
     adaptation, facts = None, [model.task.metric]
     if isinstance(model.task, AdaptingTask) and (how.dynamic or how.cache):
@@ -288,43 +286,6 @@ def evaluate(
     doubts += model.task.warnings({split: dataset}) if isinstance(model.task, WarningTask) else []
     told = "; ".join(facts)
     return Evaluation(split, len(dataset), scores, told, tables, adaptation, listings, comparison, doubts)
-
-
-def _read(model: Model, data: str | None, split: Split, overrides: Overrides) -> tuple[Any, Dataset]:
-    """The settings of a run's own data, or of `data`, and a split of it. Raises `ConfigError` for `overrides`."""
-    settings = model.run.recipe.data
-    if data is not None:
-        settings = with_source(settings, data, split)
-    if overrides:
-        settings = recipes.read_otherwise(settings, overrides, source=f"evaluate {model.run.folder}")
-    return settings, model.task.read(settings, split)
-
-
-def _baseline(
-    model: Model,
-    dataset: Dataset,
-    run: str | Path,
-    data: str | None,
-    split: Split,
-    overrides: Overrides,
-    where: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> tuple[Model, Any]:
-    """Another run of the same task, and the same data encoded for it. Raises `InputError` where they are not."""
-    other = load(run, **where)
-    if other.task.name != model.task.name:
-        raise InputError(f"{run}: a run of the task {other.task.name}, and {model.run.folder} one of {model.task.name}")
-    other.check(options)
-    settings, same = _read(other, data, split, overrides)
-    if len(same) != len(dataset):
-        found = f"{len(dataset):,} examples and {len(same):,}"
-    else:
-        number = next((i for i, rows in enumerate(zip(dataset, same), start=1) if rows[0] != rows[1]), None)
-        found = "" if number is None else f"example {number:,} is not the same"
-    if found:
-        advice = "" if data is not None else "; --data gives both the same"
-        raise InputError(f"{model.run.folder} and {run}: their {split} data differ: {found}{advice}")
-    return other, session.encode(other.task, settings, split, same)
 
 
 def predict(run: str | Path, examples: Sequence[Any], **options: Any) -> list[Any]:

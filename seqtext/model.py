@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from seqtext import recipe as recipes
 from seqtext import run as runs
 from seqtext import session
-from seqtext.data.sources import Split
+from seqtext.data.sources import Split, with_source
 from seqtext.errors import InputError
 from seqtext.run import Run
 from seqtext.search.generate import Writing, WritingTask, Written, generate
+from seqtext.session import Overrides
 from seqtext.task import TranslatingTask, predict_all
 from seqtext.training.distributed import resolve_device, use_tensor_cores
 from seqtext.training.precision import resolve
 from seqtext.training.threads import limit_threads
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PRECISIONS = ("float32", "bf16", "auto")
 
@@ -83,6 +88,15 @@ class Model:
         if self.precision == "float32" or isinstance(self.task, TranslatingTask):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def read(self, data: str | None, split: Split, overrides: Overrides = ()) -> tuple[Any, Dataset]:
+        """The settings of the run's own data, or of `data`, and a split of it. Raises `ConfigError` for `overrides`."""
+        settings = self.run.recipe.data
+        if data is not None:
+            settings = with_source(settings, data, split)
+        if overrides:
+            settings = recipes.read_otherwise(settings, overrides, source=f"evaluate {self.run.folder}")
+        return settings, self.task.read(settings, split)
 
     def own_split(self, split: Split) -> Any:
         """A split of the run's own data, encoded. Raises `DataError` where it is not there any more."""
@@ -180,6 +194,33 @@ def load(
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):
         module = module.to(torch.bfloat16)
     return Model(opened, module.to(where).eval(), where, precision=precision)
+
+
+def load_same(
+    model: Model,
+    dataset: Dataset,
+    run: str | Path,
+    data: str | None,
+    split: Split,
+    overrides: Overrides,
+    where: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[Model, Any]:
+    """Another run of the same task, and the same data encoded for it. Raises `InputError` where they are not."""
+    other = load(run, **where)
+    if other.task.name != model.task.name:
+        raise InputError(f"{run}: a run of the task {other.task.name}, and {model.run.folder} one of {model.task.name}")
+    other.check(options)
+    settings, same = other.read(data, split, overrides)
+    if len(same) != len(dataset):
+        found = f"{len(dataset):,} examples and {len(same):,}"
+    else:
+        number = next((i for i, rows in enumerate(zip(dataset, same), start=1) if rows[0] != rows[1]), None)
+        found = "" if number is None else f"example {number:,} is not the same"
+    if found:
+        advice = "" if data is not None else "; --data gives both the same"
+        raise InputError(f"{model.run.folder} and {run}: their {split} data differ: {found}{advice}")
+    return other, session.encode(other.task, settings, split, same)
 
 
 def _open(run: str | Path, device: torch.device) -> tuple[Run, nn.Module]:

@@ -33,7 +33,7 @@ from torch import nn
 from seqtext import __version__
 from seqtext import recipe as recipes
 from seqtext.errors import ConfigError, InputError, RunError
-from seqtext.files import make_held, read_json, replacing, sweep_beside, write_json
+from seqtext.files import locked, make_held, read_json, replacing, sweep_beside, write_json
 from seqtext.nn.quantized import to_bf16, to_int8, unpacked
 from seqtext.recipe import Recipe
 from seqtext.task import Task
@@ -44,6 +44,8 @@ FORMAT = 1
 """Of a run that was trained. Grows when a run folder written by newer code can no longer be read by older code."""
 EXPORTED_FORMAT = 2
 """Of one whose weights were exported in fewer bits, which no code reads that knows format 1 only."""
+ONNX = "onnx.json"
+"""What an ONNX export, which is no run, says of itself."""
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "safetensors", "nltk")
 
 
@@ -76,6 +78,11 @@ class Run:
 def check_free(folder: Path) -> None:
     """Raises `RunError` where `folder` exists and is not empty, or cannot be made: before the data is read."""
     if folder.is_dir() and any(folder.iterdir()):
+        try:
+            with locked(folder):
+                pass
+        except RunError:
+            raise RunError(f"{folder}: another process is training in this folder; choose another --out") from None
         raise RunError(
             f"{folder}: exists already; choose another --out, or go on with it: seqtext train --resume {folder}"
         )
@@ -124,6 +131,12 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(
             f"{folder}: no run itself, it holds runs ({', '.join(inner)}): name one of them; a training with --seeds "
             "or --folds goes on by the same command as before, without --resume"
+        )
+    if not place.exists() and (folder / ONNX).exists():
+        origin = read_json(folder / ONNX).get("run", "?")
+        raise RunError(
+            f"{folder}: an ONNX export, for onnxruntime as its README.md says; seqtext predicts with the run that it "
+            f"was made of, {origin}"
         )
     meta = read_json(place, check=lambda value: isinstance(value, dict) and "format" in value)
     version, writers = meta["format"], meta.get("versions")

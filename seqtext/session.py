@@ -61,9 +61,15 @@ the end from the start, then falls towards the new one.)"""
 class Interrupted(InputError):
     """Training was stopped by a signal, after a checkpoint was saved."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, group: Processes = ALONE) -> None:
         self.folder, self.signal = folder, number
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: seqtext train --resume {folder}")
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: {resuming(folder, group)}")
+
+
+def resuming(folder: Path, group: Processes) -> str:
+    """The command that goes on with a run in as many processes."""
+    launcher = "" if group.world == 1 else f"torchrun --nproc-per-node {group.world} -m "
+    return f"{launcher}seqtext train --resume {folder}"
 
 
 def start(
@@ -274,14 +280,14 @@ def _train(
             if isinstance(event, Stepped | EpochEnded) and (number := group.largest(caught[0] if caught else 0)):
                 _keep(folder, event, group)
                 group.wait()  # a process that ends has its launcher end the others, which may still be writing
-                raise Interrupted(folder, number)
+                raise Interrupted(folder, number, group)
             if isinstance(event, Finished):
                 _finish(run, recipe, task, module, splits, encoded, devices, event, log)
     except DataError as error:
         with placing(recipe.data, "train"):
             raise error
     except Lost as error:
-        advice = f"; go on from the last checkpoint with: seqtext train --resume {folder}" if run is not None else ""
+        advice = f"; go on from the last checkpoint with: {resuming(folder, group)}" if run is not None else ""
         raise Lost(f"{folder}: {error}{advice}") from None
     except OSError as error:
         raise _unwritable(folder, error) from None

@@ -156,6 +156,7 @@ def test_of_two_trainings_that_start_into_one_folder_one_is_refused(corpus, fini
     assert sorted(said) == [0, 2], said
     refusals = (
         "seqtext: run: exists already; choose another --out, or go on with it: seqtext train --resume run\n",
+        "seqtext: run: another process is training in this folder; choose another --out\n",
         "seqtext: run: another training made its run here meanwhile; choose another --out\n",
     )
     assert said[2].endswith(refusals) and "Traceback" not in said[2]

@@ -16,6 +16,7 @@ from seqtext import run as runs
 from seqtext import session
 from seqtext.data.samples import ner_sample
 from seqtext.errors import ConfigError, DataError, InputError, RunError
+from seqtext.files import locked
 from seqtext.tasks.ner import Ner
 from seqtext.training.loop import EpochEnded, Finished
 
@@ -195,6 +196,10 @@ def test_a_folder_in_use_is_left_as_it_is(corpus, tmp_path):
         train(corpus, tmp_path / "mine")
     expected = "exists already; choose another --out, or go on with it: seqtext train --resume "
     assert str(caught.value) == f"{tmp_path / 'mine'}: {expected}{tmp_path / 'mine'}"
+    with locked(tmp_path / "mine"), pytest.raises(RunError) as caught:
+        train(corpus, tmp_path / "mine")
+    told = "another process is training in this folder; choose another --out"
+    assert str(caught.value) == f"{tmp_path / 'mine'}: {told}"
     with pytest.raises(RunError, match=r"letter\.txt: cannot be made: .*letter\.txt is a file$"):
         train(corpus, tmp_path / "mine" / "letter.txt")
     with pytest.raises(RunError, match=r"letter\.txt/run: cannot be made: .*letter\.txt is a file$"):

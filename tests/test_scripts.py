@@ -278,7 +278,7 @@ def test_a_benchmark_refuses_data_that_is_not_there(script, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_kernel_seconds_tells_recurrence_from_matrix_products(kind):
+def test_kernel_seconds_tells_recurrence_from_matrix_products(kind, capfd):
     x = torch.randn(3, 5, 8, requires_grad=True)
 
     def seconds(module):
@@ -292,6 +292,15 @@ def test_kernel_seconds_tells_recurrence_from_matrix_products(kind):
     assert recurrence > 0 and products == 0
     recurrence, products = seconds(nn.Linear(8, 8))
     assert recurrence == 0 and products > 0
+    assert capfd.readouterr().err == ""  # the profiler itself says nothing
+
+
+def test_a_stream_refuses_a_limit_that_python_itself_would_not_keep(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "stream.py"), "--limit", "450", "--folder", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    message = "--limit 450: 20,000,000 tokens take 452 MiB or more on 2 cores, and 8 MiB more with each further thread"
+    assert done.returncode == 2 and done.stderr.endswith(f"stream.py: error: {message}\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_steps_count_their_tokens_across_epochs():

@@ -30,16 +30,17 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a finished run in another form, for prediction only.
+    r"""Write a finished run in another form, for prediction only.
 
     With --int8 and --bf16 it is a run folder again, which predict, evaluate, translate, score and generate take; tables
     tell what has how many bits, and size, speed and score before and after, by the real predict, on the test split of
     the run's own data (else on valid). With --int8, recurrent layers (LSTMs from 160 states on, every GRU), linear
     layers, softmax and embeddings compute from whole numbers of 8 bits on a CPU; narrower LSTMs are kept so and compute
     in float32, which is the faster, and on a GPU all do. Convolutions, reservoirs and plain recurrences stay float32.
+    Small recurrent models gain size by either, and hardly speed.
 
     With --onnx, OUT has model.onnx, the tokenizers and labels, and a README.md of inputs and outputs; it needs
-    pip install "seqtext[onnx]".
+    pip install "seqtext\[onnx]".
     """
     from seqtext import api
     from seqtext.errors import InputError

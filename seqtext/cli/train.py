@@ -57,8 +57,9 @@ def train(
 ) -> None:
     """Train a model and leave a run folder.
 
-    Without --data, `seqtext train ner`, `sentiment` and `translation` train on embedded synthetic samples and `lm` on
-    English prose that ships with Python; no network is needed. Ctrl-C saves a checkpoint; --resume goes on to the same
+    Without --data, `seqtext train ner`, `sentiment`, `translation` and `tree-sentiment` train on embedded synthetic
+    samples, `memory` on sequences that it generates and `lm` on English prose that ships with Python; no network is
+    needed. Ctrl-C saves a checkpoint; --resume goes on to the same
     weights as if nothing had happened. With --seeds or --folds (sentiment) the same command goes on.
     """
     from seqtext import api

@@ -93,7 +93,7 @@ def export_onnx(run: str | Path, out: str | Path) -> OnnxExported:
             opened.task.save(unfinished)
             shutil.copyfile(opened.folder / "recipe.toml", unfinished / "recipe.toml")
             about = {"inputs": graph.inputs, "outputs": graph.outputs}
-            write_json(unfinished / "onnx.json", about | {"run": str(opened.folder.absolute()), **runs.versions()})
+            write_json(unfinished / runs.ONNX, about | {"run": str(opened.folder.absolute()), **runs.versions()})
             (unfinished / "README.md").write_text(_readme(opened, graph), encoding="utf-8")
             size = (unfinished / "model.onnx").stat().st_size
             if out.is_dir():

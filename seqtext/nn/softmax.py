@@ -167,6 +167,8 @@ class Adaptive(nn.Module):
         )
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        # Which rows are real, and in torch's module which rows each cluster has, decides how much is computed: a GPU is
+        # waited for once for each of them. Otherwise all rows would go through all clusters, which exist to be spared.
         real = targets >= 0
         return self.layer(hidden[real].float(), targets[real]).output.sum().neg()
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from seqtext.data.brackets import Tree, parse_trees
 from seqtext.data.forest import Trees, planted, schedule
@@ -22,10 +23,11 @@ from seqtext.data.trees import TreesData, shape
 from seqtext.errors import DataError, InputError
 from seqtext.metrics import trees as metrics
 from seqtext.metrics.entities import Counts
+from seqtext.nn.cky import bracketing as cky_trees
 from seqtext.nn.span_parser import Spans
 from seqtext.nn.tree import Forest
 from seqtext.nn.tree_cells import TREE_CELLS
-from seqtext.nn.tree_classifier import TreeClassifierConfig
+from seqtext.nn.tree_classifier import TreeClassifier, TreeClassifierConfig
 from seqtext.task import Goal, Table
 from seqtext.tasks.words import Sentence, Split
 
@@ -129,6 +131,16 @@ def as_parsed(trees: Trees, chances: np.ndarray) -> list[Parsed]:
     columns.append(list(map(tuple, chances.tolist())))
     ends = [*trees.starts.tolist(), len(trees.arities)]
     return [Parsed(*(tuple(column[first:last]) for column in columns)) for first, last in pairwise(ends)]
+
+
+def parse(module: TreeClassifier, x: Tensor, lengths: Tensor) -> Trees:
+    """The parser's trees of sentences x (B, T, E). Raises `InputError` where there is none."""
+    if module.parser is None:
+        given = 'this run has no parser (model.parser.name = "none"), so that it needs trees'
+        raise InputError(f"{given}, as (3 (2 So) (3 good)); a line of them begins with a bracket")
+    found = cky_trees(module.parser.parse(x, lengths), lengths)
+    columns = (found.arities, found.depths, found.starts, found.ends)
+    return planted([column.numpy() for column in columns], found.sizes.numpy())
 
 
 def in_brackets(words: Sequence[str], nodes: Parsed) -> str:

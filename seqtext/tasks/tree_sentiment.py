@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.data import arrays
 from seqtext.data.batching import bucketed
-from seqtext.data.forest import Trees, chosen, completed, planted, ranges
+from seqtext.data.forest import Trees, chosen, completed, ranges
 from seqtext.data.lexicon import Lexicon, Text, Types, column, types_of
 from seqtext.data.sentences import split_text
 from seqtext.data.trees import TreesData, read_forest
@@ -24,7 +24,6 @@ from seqtext.draw import LabelledTree
 from seqtext.errors import InputError
 from seqtext.files import read_json, write_json
 from seqtext.metrics import trees as metrics
-from seqtext.nn.cky import bracketing as cky_trees
 from seqtext.nn.embedding import Words
 from seqtext.nn.span_parser import Spans
 from seqtext.nn.tree import Forest
@@ -43,6 +42,7 @@ from seqtext.tasks.parsed import (
     in_brackets,
     label_column,
     long_sentences,
+    parse,
     read_sentence,
     scheduled,
     shape_fact,
@@ -229,7 +229,7 @@ class TreeSentiment:
         x = module.embed(batch.words)
         parsed = None
         if batch.forest is None or (batch.labels is not None and module.parser is not None):
-            parsed = _parse(module, x, batch.lengths)
+            parsed = parse(module, x, batch.lengths)
         trees = batch.trees
         if batch.forest is None:
             assert parsed is not None
@@ -385,16 +385,6 @@ class TreeSentiment:
 def _own(predictions: Sequence[Prediction]) -> bool:
     """Whether these have trees of a parser beside the given ones."""
     return bool(predictions) and predictions[0].own is not None
-
-
-def _parse(module: TreeClassifier, x: Tensor, lengths: Tensor) -> Trees:
-    """The parser's trees of sentences x (B, T, E)."""
-    if module.parser is None:
-        given = 'this run has no parser (model.parser.name = "none"), so that it needs trees'
-        raise InputError(f"{given}, as (3 (2 So) (3 good)); a line of them begins with a bracket")
-    found = cky_trees(module.parser.parse(x, lengths), lengths)
-    columns = (found.arities, found.depths, found.starts, found.ends)
-    return planted([column.numpy() for column in columns], found.sizes.numpy())
 
 
 def _are_names(names: Any) -> bool:

@@ -8,8 +8,10 @@ process that ends is noticed at once, on a GPU too: its connections close.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=30)
 """How long a process waits in a sum for one that neither comes nor ends: a machine that has lost its power, say. A step
 takes seconds, and so does what the first process does while the others wait in one: scores, a checkpoint."""
+JOINING = timedelta(minutes=5)
+"""How long a process waits at the start for the others to join it; nothing tells of one that has died before."""
+NOTICE = 15.0
+"""Seconds after which it says so."""
 
 
 class Elsewhere(InputError):
@@ -38,10 +44,12 @@ class Lost(InputError):
 class Processes:
     """The processes of a training, as one of them sees them; alone by default."""
 
-    def __init__(self, rank: int = 0, world: int = 1, store: Any = None) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, store: Any = None, patient: Any = None) -> None:
         self.rank, self.world = rank, world
         self.store = store
         """What all can read and write, without waiting for each other."""
+        self.patient = patient
+        """The same processes, as a group of torch whose sums never run out of time."""
         self._stretches = 0
 
     @property
@@ -73,14 +81,7 @@ class Processes:
         except BaseException:
             self.store.set(names[self.rank], "failed")
             raise
-        self.store.set(names[self.rank], "done")
-        for rank, name in enumerate(names):
-            pause = 0.01
-            while not self._ask(name):  # by asking, not in a sum: that would be out of patience, and deaf to signals
-                time.sleep(pause)
-                pause = min(2 * pause, 0.5)
-            if self.store.get(name) == b"failed":
-                raise Elsewhere(f"process {rank} of {self.world} has failed")
+        self._meet(names)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes; in their own device's memory."""
@@ -171,9 +172,26 @@ class Processes:
         """The tensors of all processes, of one size, in each of them."""
         return list(self.whole(tensor.unsqueeze(0)))
 
-    def _ask(self, name: str) -> bool:
+    def _meet(self, names: list[str]) -> None:
+        """Wait until all are here or one has said under its name that it failed, or has gone."""
+        import torch
+        import torch.distributed as dist
+
+        pause = 0.01
         with watched(self):
-            return bool(self.store.check([name]))
+            # A sum, since one that has died closes its connections; by asking for its end, since to wait for it would
+            # be deaf to signals and to those who fail.
+            met: Any = dist.all_reduce(torch.zeros(1), group=self.patient, async_op=True)
+            while True:
+                over = met.is_completed()
+                for rank, name in enumerate(names):
+                    if self.store.check([name]):
+                        raise Elsewhere(f"process {rank} of {self.world} has failed")
+                if over:
+                    break
+                time.sleep(pause)
+                pause = min(2 * pause, 0.5)
+            met.wait()
 
 
 ALONE = Processes()
@@ -183,12 +201,10 @@ _joined: Processes | None = None
 @contextmanager
 def watched(group: Processes) -> Iterator[None]:
     """Where a sum fails since a process has gone: raises `Lost`."""
-    import torch.distributed as dist
-
     try:
         yield
     except RuntimeError as error:
-        if group.world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if group.world == 1 or not _of_others(error):
             raise
         raise Lost(f"one of the {group.world} processes has ended or is out of reach") from None
 
@@ -196,14 +212,16 @@ def watched(group: Processes) -> Iterator[None]:
 def join(device: str) -> Processes:
     """The group of this process, made at the first call; alone where no launcher has started several.
 
-    `device` is as `resolve_device` takes it. Raises `DeviceError` for more processes than this machine has GPUs.
+    `device` is as `resolve_device` takes it. Raises `DeviceError` for more processes than this machine has GPUs, `Lost`
+    where the others do not come.
     """
     global _joined
     if _joined is not None or not several():
         return _joined or ALONE
     import torch
+    import torch.distributed as dist
     from accelerate import PartialState
-    from torch.distributed.distributed_c10d import _get_default_store
+    from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
     cuda = device != "cpu" and torch.cuda.is_available()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -212,9 +230,42 @@ def join(device: str) -> Processes:
             f"{here} processes were started on a machine with {torch.cuda.device_count()} CUDA device(s): start as "
             "many as it has, or give --device cpu"
         )
-    state = PartialState(cpu=not cuda, backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
-    _joined = Processes(state.process_index, state.num_processes, _get_default_store())
+    with _joining():
+        state = PartialState(cpu=not cuda, backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=JOINING)
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=365))
+    store = _get_default_store()
+    store.set_timeout(PATIENCE)
+    _set_pg_timeout(PATIENCE)
+    _joined = Processes(state.process_index, state.num_processes, store, patient)
     return _joined
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Says, once it takes long, that this process waits for the others to join, and raises `Lost` where they do not."""
+    who = f"process {os.environ.get('RANK', '0')} of {os.environ['WORLD_SIZE']}"
+    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    patience = f"{JOINING.total_seconds() / 60:g} minutes"
+    told = f"seqtext: {who} waits for the others to join at {where}, for {patience} at most"
+    timer = threading.Timer(NOTICE, logging.getLogger(__name__).warning, [told])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RuntimeError as error:
+        if not _of_others(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise Lost(f"{who}: the others have not joined at {where} ({reason}); start all of them again") from None
+    finally:
+        timer.cancel()
+
+
+def _of_others(error: RuntimeError) -> bool:
+    """Whether this is torch's way to say that another process is not there."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def several() -> bool:
@@ -237,7 +288,7 @@ def tells(error: InputError) -> bool:
     if isinstance(error, Elsewhere):
         return False
     if _joined is None:
-        return local_rank() == 0
+        return local_rank() == 0 or isinstance(error, Lost)  # whose first one may be the one that is lost
     try:
         return int(_joined.store.add("seqtext/told", 1)) == 1
     except RuntimeError:

@@ -58,6 +58,10 @@ def test_help_documents_every_option_and_argument(words, command, cli, monkeypat
         if parameter.param_type_name == "option":
             assert all(name in shown.out for name in parameter.opts)
         assert parameter.help.split(";")[0].split(":")[0][:40] in re.sub(r"\s+", " ", shown.out)
+    # What is in brackets is there, and not taken for Rich's markup: pip install "seqtext[onnx]".
+    texts = [command.help, *(parameter.help for parameter in command.params)]
+    for bracketed in re.findall(r"[^\s\\]*\\?\[[^]]*\]", " ".join(texts)):
+        assert bracketed.replace("\\[", "[") in shown.out
     assert cli(*words, "-h").out == shown.out
 
 

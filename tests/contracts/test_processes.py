@@ -196,6 +196,36 @@ def test_an_error_of_one_process_is_said_once_and_ends_both(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+STARTING = """import sys
+from datetime import timedelta
+from seqtext import session
+from seqtext.cli.app import main
+from seqtext.training import processes
+processes.NOTICE, processes.JOINING = 0.5, timedelta(seconds=3)
+if len(sys.argv) > 1:
+    session.read_splits = lambda recipe: __import__("os").kill(__import__("os").getpid(), 9)
+sys.argv[1:] = ["train", "ner", "--device", "cpu"]
+main()
+"""
+"""A training that soon has no patience with others; with an argument, it is killed where it would read its data."""
+
+
+def test_a_process_that_dies_before_it_joins_or_while_it_reads_ends_the_others() -> None:
+    (status, out, told), _ = pair(["-c", STARTING], ["-c", ""])
+    assert (status, out) == (2, "")
+    waits, lost = told.splitlines()
+    assert re.fullmatch(
+        r"seqtext: process 0 of 2 waits for the others to join at 127\.0\.0\.1:\d+, for 0\.05 minutes at most", waits
+    )
+    assert re.fullmatch(
+        r"seqtext: process 0 of 2: the others have not joined at \S+ \(.*1/2 clients joined.*\); start all.*", lost
+    )
+
+    (status, out, told), (killed, _, _) = pair(["-c", STARTING], ["-c", STARTING, "killed"])
+    assert (status, out, killed) == (2, "", -signal.SIGKILL)
+    assert told.splitlines()[-1] == "seqtext: one of the 2 processes has ended or is out of reach"
+
+
 NUMBERED = """import os, sys
 with open(f"{sys.argv[1]}.{os.environ['RANK']}.pid", "w") as file:
     file.write(str(os.getpid()))
@@ -251,16 +281,15 @@ def test_a_process_interrupted_or_killed_ends_all_and_one_goes_on(tmp_path: Path
     launched = Launched(run)
 
     output = launched.end(signal.SIGTERM, "lm", *pairs, "--out", str(run), steps=5)
-    told = f"seqtext: stopped by SIGTERM; go on with: seqtext train --resume {run}\n"
+    command = f"torchrun --nproc-per-node 2 -m seqtext train --resume {run}\n"
+    told = f"seqtext: stopped by SIGTERM; go on with: {command}"
     assert output.count("seqtext: ") == output.count(told) == 1, output
     assert launched.step > 0
 
     before = launched.step
     output = launched.end(signal.SIGKILL, "--resume", str(run), steps=20)
-    told = (
-        f"seqtext: {run}: one of the 2 processes has ended or is out of reach; go on from the last checkpoint with: "
-        f"seqtext train --resume {run}\n"
-    )
+    told = f"seqtext: {run}: one of the 2 processes has ended or is out of reach; go on from the last checkpoint with: "
+    told += command
     assert output.count("seqtext: ") == output.count(told) == 1, output
     total = json.loads((reference / "checkpoints" / "last" / "state.json").read_text())["step"]
     assert before < launched.step < total

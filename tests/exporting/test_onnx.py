@@ -200,6 +200,12 @@ def test_a_graph_labels_sentences_as_predict_does(tagger, tmp_path):
     readme = (tmp_path / "out" / "README.md").read_text()
     assert all(f"- `{name}`: " in readme for name in [*given, "logits", "labels"])
     assert json.loads((tmp_path / "out" / "onnx.json").read_text())["inputs"].keys() == given.keys()
+    with pytest.raises(RunError) as caught:
+        seqtext.load(tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: an ONNX export, for onnxruntime as its README.md says; seqtext predicts with the run "
+        f"that it was made of, {tagger}"
+    )
 
 
 def test_what_has_no_graph_says_so(tagger, tmp_path, monkeypatch):
