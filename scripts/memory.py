@@ -5,9 +5,7 @@
 Trains a small model of every task by `seqtext train`, and tags sentences through `seqtext predict`, each in a process
 of its own whose resident memory is read from outside: at the end of each epoch, and as each so many lines come out.
 What counts is growth after a warm-up, a fifth of the epochs or of the sentences, in which libraries load, allocators
-settle and windows reach their size. The limit is 2%. On a CPU, oneDNN keeps the kernels that it has made for the last
-1,024 shapes of tensors: what a corpus of few batches an epoch fills over many epochs, and one of the default size in
-the first ones, is such a cache and no leak.
+settle and windows and caches reach their size. The limit is 2%.
 
 Sentences to tag are those of the sample, each with two words more whose frequencies fall as those of a language do (a
 Zipf distribution), so that there are ever new words, as in text.
