@@ -25,9 +25,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # On a CPU oneDNN, and torch's layer over it, each keep what they made for the last 1,024 shapes of tensors: batches of
-# text have that many, and memory grows by hundreds of megabytes over epochs. An eighth is as fast.
+# text have that many, and memory grows by hundreds of megabytes over epochs. These are as fast.
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(_cache, "128")
+    os.environ.setdefault(_cache, "32")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "check", "evaluate", "export", "load", "predict"]
