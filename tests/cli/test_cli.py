@@ -383,7 +383,7 @@ def test_each_typed_line_is_answered_before_the_next_is_read(run):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("train n", ["ner", "ner-conll2003", "ner-conll2003-novectors"]),
+        ("train n", ["ner", "ner-conll2003", "ner-conll2003-novectors", "ner-esn", "ner-jordan"]),
         ("recipes show ner-c", ["ner-conll2003", "ner-conll2003-novectors"]),
         ("check --device c", ["cpu", "cuda", "cuda:1"]),
         ("evaluate run --split v", ["valid"]),
