@@ -10,4 +10,4 @@ cd "$root"
 # of a machine that does other work as well.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # A worker a core, each with whole files, whose tests share what they have trained; `-n 0` after it for none.
-exec "$venv/bin/python" -m pytest -n auto --dist loadfile "$@"
+exec "$venv/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

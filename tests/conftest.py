@@ -28,6 +28,9 @@ def one_thread() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Workers take whole files in this order: the longest is not to be the last, while the others have nothing to do.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_readme.py", item.path not in slow))
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting and not torch.cuda.is_available():
         built = torch.version.cuda or "no CUDA"
