@@ -355,7 +355,7 @@ def call(checkout, script, *arguments, fail="", **variables):
 
 
 def test_the_tests_install_once_and_again_when_the_requirements_change(checkout):
-    run = "pytest -n auto --dist loadfile"
+    run = "pytest -n auto --dist loadfile --no-loadscope-reorder"
     install = f"pip install --quiet --disable-pip-version-check --editable {checkout}[dev,tensorboard]"
     assert call(checkout, "scripts/test.sh", "-k", "crf", fail="pip install*")[0] != 0
     assert call(checkout, "scripts/test.sh", "-k", "crf")[2] == [
