@@ -1,7 +1,8 @@
 """The variants of `study_cells.py`: what each changes of the layer that a recipe of the study has.
 
 `cell` is a key of `CELLS`, `options` are its own, `multiple` is what its hidden size must be a multiple of, and all
-else are keys of the stack ([model.encoder]). What the cells of this version lack is left out of a study, and said.
+else are keys of the stack ([model.encoder]). Cells that are trained by a scan have two layers, as their papers do: the
+gates of a single one read the input alone. What the cells of this version lack is left out of a study, and said.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lnlstm": {"cell": "lnlstm"},
     "lngru": {"cell": "lngru"},
     "mogrifier": {"cell": "mogrifier"},
-    "mingru": {"cell": "mingru"},
-    "minlstm": {"cell": "minlstm"},
-    "sru": {"cell": "sru"},
+    "mingru, 2 layers": {"cell": "mingru", "layers": 2},
+    "minlstm, 2 layers": {"cell": "minlstm", "layers": 2},
+    "sru, 2 layers": {"cell": "sru", "layers": 2},
     "clockwork": {"cell": "clockwork", "multiple": 4},
     "lstm, 2 layers": {"cell": "lstm", "layers": 2},
     "lstm, 2 layers, dilated 1 and 4": {"cell": "lstm", "layers": 2, "dilation": [1, 4]},
