@@ -8,7 +8,7 @@ brings the weights of its recurrent layers nearest to those of the recipe's own.
 OUT/figures.jsonl, a line a run, as they come; called again, the script runs what is not there yet, so it can be stopped
 at any time. What was recorded counts as long as the recipe and the variant are what they were; the commit of every
 line is kept, and the table names them. Speed is that of a step of training (forward and backward), measured in turns
-with the recipe's own layer on the same batches in the same process.
+with the recipe's own layer on the same batches in the same process, in the runs of the first seed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -91,33 +92,48 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and run nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    from seqtext.errors import InputError
+
+    try:
+        failed = study(parser, given)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if failed:
+        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}")
+
+
+def study(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
+    """What the arguments ask for; the names of the runs that failed."""
     if given.one:
         print(json.dumps(one(Plan(**json.loads(given.one)), given.set)))
-        return
+        return []
     if given.seeds < 1 or given.processes < 1:
         parser.error("--seeds and --processes: expected 1 or more")
     plans = planned(parser, given)
     path = given.out / "figures.jsonl"
     there = recorded(path)
     failed = []
-    if not given.table:
+    if given.table:
+        tell_others(path, there, plans, given.set)
+    else:
         missing = [plan for plan in plans if plan.key not in there]
         print(f"{len(plans)} runs, {len(plans) - len(missing)} of them are there", file=sys.stderr)
         failed = run_all(missing, path, given.processes, given.set)
         there = recorded(path)
     show([there[plan.key] for plan in plans if plan.key in there], JOBS, list(VARIANTS))
-    if failed:
-        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}")
+    return failed
 
 
 def planned(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Plan]:
     """All runs of the study, seed by seed, so that a study that is not at its end has something of everything.
 
-    A variant of what these cells do not have is left out with a word.
+    A variant of what these cells do not have is left out with a word. Raises `ConfigError` for a change of the recipes
+    that one of them cannot have.
     """
     from seqtext.config import override, read_toml
     from seqtext.errors import ConfigError
-    from seqtext.recipe import load
+    from seqtext.recipe import check, load
     from seqtext.shelf import find
 
     plans: dict[int, list[Plan]] = {seed: [] for seed in range(1, given.seeds + 1)}
@@ -129,6 +145,7 @@ def planned(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[
             continue
         name = f"study-cells/{job}"
         table = override(read_toml(find(name)), given.set, source="--set")
+        check(table, name=name, source=f"{find(name)}{', with --set' if given.set else ''}")
         table = {key: table[key] for key in ("data", "model", "train")}
         for variant in given.variants or VARIANTS:
             try:
@@ -168,6 +185,20 @@ def recorded(path: Path) -> dict[tuple[str, str, int, str], dict[str, Any]]:
             continue
         found[row["job"], row["variant"], row["seed"], row["settings"]] = row
     return found
+
+
+def tell_others(path: Path, there: Mapping[Any, Any], plans: Sequence[Plan], changes: Sequence[str]) -> None:
+    """Say which runs of these jobs and variants are in the file with other settings, and how to see them."""
+    known = {plan.key for plan in plans}
+    wanted = {(plan.job, plan.variant, plan.seed) for plan in plans}
+    others = [row for key, row in there.items() if key[:3] in wanted and key not in known]
+    for used, count in Counter(tuple(row["set"]) if "set" in row else None for row in others).items():
+        how = "of recipes or variants that have changed since"
+        if used is None:
+            how += ", or with a --set of then"
+        elif used != tuple(changes):
+            how = f"shown by --set {' '.join(used)}" if used else "shown without --set"
+        print(f"{path}: {count} runs with other settings are not in the tables: {how}", file=sys.stderr)
 
 
 def run_all(plans: Sequence[Plan], path: Path, processes: int, changes: Sequence[str]) -> list[str]:
@@ -216,6 +247,7 @@ def one(plan: Plan, changes: Sequence[str]) -> dict[str, Any]:
     from seqtext.config import override, read_toml, to_toml
     from seqtext.recipe import choose
     from seqtext.shelf import find
+    from seqtext.training.precision import processor
     from seqtext.training.progress import NonFiniteLoss
 
     torch.set_num_threads(1)
@@ -236,10 +268,12 @@ def one(plan: Plan, changes: Sequence[str]) -> dict[str, Any]:
         budget, inputs = weights(modules[BASE])
         size = sized(base, own, plan.variant, budget, inputs)
         modules["variant"] = task.build(written(encoder(own, plan.variant, size)).model)
-        row: dict[str, Any] = {**plan._asdict(), "hidden_size": size, "budget": budget}
+        row: dict[str, Any] = {**plan._asdict(), "set": list(changes), "hidden_size": size, "budget": budget}
         del row["data"]
         row["weights"] = weights(modules["variant"])[0]
-        row["speed"] = speed(task, modules, task.encode(train), base.train.batch_tokens)
+        if plan.seed == 1:  # the seed changes nothing of it, and it takes its time
+            row["speed"] = speed(task, modules, task.encode(train), base.train.batch_tokens)
+            row["machine"] = processor()
         out = Path(folder) / "run"
         try:
             run = seqtext.train(str(path), data=plan.data, seed=plan.seed, out=out, device="cpu")

@@ -18,7 +18,8 @@ class Mean(NamedTuple):
     """Figures of some seeds, larger better: of a job whose figures are better smaller, their negatives."""
 
     mean: float
-    deviation: float
+    deviation: float | None
+    """None of one seed, which has none."""
     count: int
 
 
@@ -35,6 +36,14 @@ def show(rows: Sequence[Mapping[str, Any]], jobs: Mapping[str, Any], variants: S
     _figures(found, {job: jobs[job] for job in there}, names)
     _sizes(found, there, names)
     _conclusions(found, {job: jobs[job] for job in there}, names)
+    _footer(rows)
+
+
+def _footer(rows: Sequence[Mapping[str, Any]]) -> None:
+    timed = [row for row in rows if "speed" in row]
+    if timed:
+        machines = ", ".join(sorted({row.get("machine", "a machine not recorded") for row in timed}))
+        print(f"\nSpeed was measured in {len(timed)} of the runs, with one thread a run: {machines}.")
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     print(f"\n{len(rows)} runs, {sum(row['seconds'] for row in rows) / 3600:.1f} hours of one core; commits {commits}")
 
@@ -46,12 +55,16 @@ def mean_of(found: Rows, jobs: Mapping[str, Any], job: str, variant: str) -> Mea
     values = [sign * about.scale * row["test"][about.key] for row in found.get((job, variant), []) if "test" in row]
     if not values:
         return None
-    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def compare(one: Mean, other: Mean) -> int:
-    """1 or -1 where `one` is better or worse by more than the deviation of seeds (pooled), 0 within it."""
-    pooled = math.sqrt((one.deviation**2 + other.deviation**2) / 2)
+    """1 or -1 where `one` is better or worse by more than the deviation of seeds (pooled), 0 within it.
+
+    Of two that have no deviation, any difference counts.
+    """
+    squares = [mean.deviation**2 for mean in (one, other) if mean.deviation is not None]
+    pooled = math.sqrt(statistics.fmean(squares)) if squares else 0.0
     return 0 if abs(one.mean - other.mean) <= pooled else 1 if one.mean > other.mean else -1
 
 
@@ -73,11 +86,12 @@ def _figures(found: Rows, jobs: Mapping[str, Any], names: Sequence[str]) -> None
         for job in jobs:
             runs, mean = found.get((job, variant), []), mean_of(found, jobs, job, variant)
             lost = sum("failed" in run for run in runs)
-            text = "" if mean is None else f"{abs(mean.mean):.2f} ± {mean.deviation:.2f}"
+            text = "" if mean is None else f"{abs(mean.mean):.2f}"
+            text += f" ± {mean.deviation:.2f}" if mean and mean.deviation is not None else ""
             text += f" ({mean.count})" if mean and mean.count < most else ""
             cells.append(" ".join(part for part in (text, f"{lost} diverged" if lost else "") if part) or "-")
-        speeds = [run["speed"] for job in jobs for run in found.get((job, variant), [])]
-        cells.append(f"{math.exp(statistics.fmean(map(math.log, speeds))):.2f}")
+        speeds = [run["speed"] for job in jobs for run in found.get((job, variant), []) if "speed" in run]
+        cells.append(f"{math.exp(statistics.fmean(map(math.log, speeds))):.2f}" if speeds else "-")
         rows.append([variant, *cells])
     header = [f"{job} ({about.what}) {'↑' if about.mode == 'max' else '↓'}" for job, about in jobs.items()]
     _table(["variant", *header, f"tokens/s, of {BASE}'s"], rows)
@@ -105,15 +119,18 @@ def _sizes(found: Rows, jobs: Sequence[str], names: Sequence[str]) -> None:
 def _conclusions(found: Rows, jobs: Mapping[str, Any], names: Sequence[str]) -> None:
     print("\n## What Jozefowicz 2015 found, and what holds here")
     print("\nBetter and worse are by more than the deviation of seeds (pooled over both); else it is within it.")
+    if max(len(runs) for runs in found.values()) == 1:
+        print("Here each has one seed, and so no deviation: any difference counts, and decides nothing.")
     print("\n### GRU and LSTM lead\n")
     rows = []
     for variant in names:
         if variant in ("lstm", "gru"):
             continue
         told = [_against(found, jobs, job, variant, ("lstm", "gru")) for job in jobs]
-        rows.append([variant, *(word for word, _ in told)])
+        if any(word != "-" for word in told):
+            rows.append([variant, *told])
+    _or_nothing(["against the better of lstm and gru", *jobs], rows)
     if rows:
-        _table(["against the better of lstm and gru", *jobs], rows)
         ahead = [row[0] for row in rows if any(cell.startswith("better") for cell in row[1:])]
         print(
             "\n"
@@ -153,12 +170,12 @@ def _or_nothing(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("The runs that decide it are not there.")
 
 
-def _against(found: Rows, jobs: Mapping[str, Any], job: str, variant: str, others: Sequence[str]) -> tuple[str, float]:
+def _against(found: Rows, jobs: Mapping[str, Any], job: str, variant: str, others: Sequence[str]) -> str:
     """How a variant does against the best of others, in a word and a difference."""
     mine = mean_of(found, jobs, job, variant)
     means = [mean for other in others if (mean := mean_of(found, jobs, job, other))]
     if mine is None or not means:
-        return "-", 0.0
+        return "-"
     best = max(means, key=lambda mean: mean.mean)
     word = ("within", "better", "worse")[compare(mine, best)]
-    return f"{word} ({mine.mean - best.mean:+.2f})", mine.mean - best.mean
+    return f"{word} ({mine.mean - best.mean:+.2f})"

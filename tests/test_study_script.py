@@ -43,6 +43,20 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(tmp_p
     assert "2 runs, 1 of them are there\ncopy, gru, seed 1: accuracy " in done.stderr
     assert len(study_cells.recorded(figures)) == 2
     assert "| gru | 75 |" in done.stdout and "\n2 runs, " in done.stdout
+    assert "\n### GRU and LSTM lead\n\nThe runs that decide it are not there.\n" in done.stdout
+    assert "±" not in done.stdout
+    other = study(tmp_path, *words[:-4], "train.epochs=2", "--table")
+    assert (other.returncode, other.stdout) == (0, "no run is there yet\n")
+    told = f"{figures}: 2 runs with other settings are not in the tables: shown by --set {' '.join(FAST)}\n"
+    assert other.stderr == told
+
+
+def test_settings_that_a_recipe_of_the_study_cannot_have_are_told_once_before_anything_runs(tmp_path):
+    done = study(tmp_path / "none", "--jobs", "copy", "adding", "--set", "train.epochz=1")
+    path = ROOT / "recipes" / "study-cells" / "copy.toml"
+    told = f"{path}, with --set: 1 fault\n  train.epochz: unknown key; did you mean 'epochs'?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    assert not (tmp_path / "none").exists()
 
 
 def test_hidden_sizes_are_the_nearest_to_the_budget():
@@ -61,7 +75,8 @@ def test_hidden_sizes_are_the_nearest_to_the_budget():
 def figures(**values):
     return [
         {"job": job, "variant": variant.replace("_", " "), "seed": seed, "commit": "abc", "seconds": 36.0}
-        | {"hidden_size": 8, "weights": 103, "budget": 100, "speed": 0.5}
+        | {"hidden_size": 8, "weights": 103, "budget": 100}
+        | ({"speed": 0.5, "machine": "a processor"} if seed == 1 else {})
         | ({"failed": "the loss is nan"} if score is None else {"test": {study_cells.JOBS[job].key: score}})
         for (job, variant), scores in values["of"].items()
         for seed, score in enumerate(scores, start=1)
@@ -88,7 +103,7 @@ def test_the_tables_say_which_conclusions_hold(capsys):
     for line in (
         "| variant | adding (squared error x 1000) ↓ | copy (symbols right) ↑ | tokens/s, of lstm's |",
         "| lstm | 3.00 ± 1.00 | 82.00 ± 2.00 | 0.50 |",
-        "| rnn | - | 20.00 ± 0.00 (1) 2 diverged | 0.50 |",
+        "| rnn | - | 20.00 (1) 2 diverged | 0.50 |",
         "| lstm | 8 (+3.0%) | 8 (+3.0%) |",
         "| mut1 | - | better (+10.00) |",
         "Ahead of both on some job: mut1.",
@@ -96,6 +111,7 @@ def test_the_tables_say_which_conclusions_hold(capsys):
         "The forget gate matters most on 1 of 1 jobs.",
         "| adding | 30.00 | 3.00 | holds |",
         "| copy | 82.00 | 82.00 | within deviation |",
+        "Speed was measured in 10 of the runs, with one thread a run: a processor.",
         "30 runs, 0.3 hours of one core; commits abc",
     ):
         assert line in told.splitlines(), (line, told)
