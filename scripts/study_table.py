@@ -34,6 +34,7 @@ def show(rows: Sequence[Mapping[str, Any]], jobs: Mapping[str, Any], variants: S
         print("no run is there yet")
         return
     _figures(found, {job: jobs[job] for job in there}, names)
+    _speeds(found, there, names)
     _sizes(found, there, names)
     _conclusions(found, {job: jobs[job] for job in there}, names)
     _footer(rows)
@@ -95,6 +96,20 @@ def _figures(found: Rows, jobs: Mapping[str, Any], names: Sequence[str]) -> None
         rows.append([variant, *cells])
     header = [f"{job} ({about.what}) {'↑' if about.mode == 'max' else '↓'}" for job, about in jobs.items()]
     _table(["variant", *header, f"tokens/s, of {BASE}'s"], rows)
+
+
+def _speeds(found: Rows, jobs: Sequence[str], names: Sequence[str]) -> None:
+    print(f"\n## Speed\n\nTokens a second in training over those of {BASE}, measured in turns; of {BASE} itself, how many.\n")
+    rows = []
+    for variant in names:
+        cells = []
+        for job in jobs:
+            runs = found.get((job, variant), [])
+            ratio = next((f"{run['speed']:.2f}" for run in runs if "speed" in run), "-")
+            rates = [run["tokens_per_second"] for run in runs if "tokens_per_second" in run]
+            cells.append(f"{statistics.median(rates):,.0f}" if variant == BASE and rates else ratio)
+        rows.append([variant, *cells])
+    _table(["variant", *jobs], rows)
 
 
 def _sizes(found: Rows, jobs: Sequence[str], names: Sequence[str]) -> None:
