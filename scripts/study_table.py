@@ -99,7 +99,8 @@ def _figures(found: Rows, jobs: Mapping[str, Any], names: Sequence[str]) -> None
 
 
 def _speeds(found: Rows, jobs: Sequence[str], names: Sequence[str]) -> None:
-    print(f"\n## Speed\n\nTokens a second in training over those of {BASE}, measured in turns; of {BASE} itself, how many.\n")
+    print("\n## Speed\n")
+    print(f"Tokens a second in training over those of {BASE}, measured in turns; of {BASE} itself, how many.\n")
     rows = []
     for variant in names:
         cells = []
