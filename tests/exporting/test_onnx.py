@@ -28,7 +28,7 @@ pytest.importorskip("onnxscript")
 from onnx import TensorProto, helper  # noqa: E402
 
 from seqtext.exporting import onnx as exporting  # noqa: E402
-from seqtext.exporting.example import SHAPE
+from seqtext.exporting.example import SHAPE  # noqa: E402
 from seqtext.exporting.graphs import graph_of  # noqa: E402
 from seqtext.exporting.viterbi import LABELS, add_labels  # noqa: E402
 from seqtext.nn.crf import CRF  # noqa: E402
