@@ -36,6 +36,7 @@ from seqtext.task import (
 from seqtext.training.distributed import Devices, resolve_device
 from seqtext.training.processes import Processes, join
 from seqtext.training.threads import limit_threads
+from seqtext.training.wiring import check_skips, doubts
 from seqtext.transfer import open_source, start_from
 
 if TYPE_CHECKING:
@@ -348,6 +349,7 @@ def check(
     facts += task.describe(splits, encoded)
     torch.manual_seed(chosen.seed)
     module = task.build(chosen.model).to(where)
+    check_skips(module, place=chosen.name)
     if source_model is not None:
         facts += start_from(source_model, task, module)
     shuffle = np.random.default_rng(chosen.seed)
@@ -363,7 +365,8 @@ def check(
     if loss.total.requires_grad:  # not where a read-out is solved for
         devices.backward(loss.total)
     count = sum(parameter.numel() for parameter in module.parameters())
-    facts.append(("model", f"{count:,} parameters"))
+    found = doubts(task, module, encoded["train"], tokens=chosen.train.batch_tokens)
+    facts += [("model", f"{count:,} parameters"), *(("warning", doubt) for doubt in found)]
     shape = f"{len(longest.lengths)} x {int(longest.lengths.max())} tokens"
     facts.append(
         ("one step", f"longest batch {shape}: loss {loss.total.item() / (loss.count.item() or 1):.3f} per target")

@@ -31,6 +31,11 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True, strict=True, allow_inf_nan=False
     )
 
+    @classmethod
+    def place_of(cls, key: str) -> str:
+        """What to say of a key that is not one of this table but of one within it: "; it is ...", or nothing."""
+        return ""
+
 
 C = TypeVar("C", bound=Config)
 SHOWN = 100
@@ -63,7 +68,8 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
         names = [str(tag) for tag in _tagged(annotation)]
         if kind == "extra_forbidden":
             known = sorted(owner.model_fields) if owner else []
-            line = f"{key}: unknown key" + (_near(path[-1], known) or f"; known keys here: {', '.join(known)}")
+            hint = (owner.place_of(path[-1]) if owner else "") or _near(path[-1], known)
+            line = f"{key}: unknown key" + (hint or f"; known keys here: {', '.join(known)}")
         elif kind == "missing":
             line = f"{key}: missing; a value is required"
         elif kind == "union_tag_not_found":

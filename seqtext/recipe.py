@@ -190,12 +190,27 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
                 parts[section] = parse(schemas[section], table, source=source, prefix=section)
             except ConfigError as error:
                 faults.extend(error.faults)
+    if not faults:
+        faults = _unsolved(parts["model"], parts["train"])
     if faults:
         raise ConfigError(source, faults)
     assert task is not None
     sections = (parts["data"], parts["model"], parts["train"])
     ranges = _suited(parts["tune"], values, source=source)
     return Recipe(name, task, seed, description, *sections, parts.get("expected"), ranges)
+
+
+def _unsolved(model: Any, train: TrainConfig) -> list[str]:
+    """The fault of a read-out that is to be solved for and an optimizer that takes steps, or the other way round."""
+    needed = 'model.encoder.name = "esn" and model.encoder.readout = "ridge" (tasks ner, sentiment, lm)'
+    solved = getattr(getattr(model, "encoder", None), "readout", "softmax") == "ridge"
+    given = train.optimizer.name
+    if solved and given != "ridge":
+        told = 'with model.encoder.readout = "ridge", which has no gradient and is solved for'
+        return [f"train.optimizer.name: expected 'ridge' {told}, got '{given}'"]
+    if given == "ridge" and not solved:
+        return [f"train.optimizer.name: 'ridge' solves for the read-out of an echo state network: it needs {needed}"]
+    return []
 
 
 def _suited(ranges: Mapping[str, Range], values: Mapping[str, Any], *, source: str) -> dict[str, Range]:

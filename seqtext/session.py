@@ -31,6 +31,7 @@ from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Starte
 from seqtext.training.processes import ALONE, Lost, Processes
 from seqtext.training.snapshot import Snapshot
 from seqtext.training.threads import limit_threads
+from seqtext.training.wiring import check_skips, doubts
 from seqtext.transfer import Source, Transferred, open_source, start_from
 
 if TYPE_CHECKING:
@@ -238,11 +239,15 @@ def _train(
         encoded = {split: encode(task, recipe.data, split, dataset) for split, dataset in splits.items()}
         if isinstance(task, FilteringTask) and (left_out := task.filtered(splits)):
             listen(Filtered(left_out))
-        if isinstance(task, WarningTask) and (doubts := task.warnings(splits)):
-            listen(Doubted(doubts))
         devices = Devices(device, precision=recipe.train.precision, group=group)
         torch.manual_seed(recipe.seed)
         module = runs.build(task, recipe.model, place=recipe.name).to(devices.device)
+        if run is None:
+            check_skips(module, place=recipe.name)
+        found = task.warnings(splits) if isinstance(task, WarningTask) else []
+        found += doubts(task, module, encoded["train"], tokens=recipe.train.batch_tokens)
+        if found:
+            listen(Doubted(found))
         snapshot = start_at if isinstance(start_at, Snapshot) else None
         if isinstance(start_at, Source):
             facts = start_from(start_at, task, module)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,13 +21,31 @@ import study_table  # noqa: E402
 FAST = ["train.epochs=1", "data.examples=20", "data.held_out=10", "data.job.length=5"]
 
 
-def study(out, *words):
-    command = [sys.executable, str(ROOT / "scripts" / "study_cells.py"), "--out", str(out), *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+class Done(NamedTuple):
+    """What the script left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(tmp_path):
+@pytest.fixture
+def study(monkeypatch, capsys):
+    """`study(folder, "--jobs", "copy", ...)`: the script, in this process; its runs have their own."""
+
+    def call(out, *words):
+        monkeypatch.setattr(sys, "argv", ["study_cells.py", "--out", str(out), *words])
+        status = 0
+        try:
+            study_cells.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        return Done(status, *capsys.readouterr())
+
+    return call
+
+
+def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(study, tmp_path):
     words = ["--jobs", "copy", "words", "--variants", "lstm", "gru", "--seeds", "1", "--set", *FAST]
     figures = tmp_path / "figures.jsonl"
     done = study(tmp_path, *words)
@@ -51,7 +68,7 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(tmp_p
     assert other.stderr == told
 
 
-def test_settings_that_a_recipe_of_the_study_cannot_have_are_told_once_before_anything_runs(tmp_path):
+def test_settings_that_a_recipe_of_the_study_cannot_have_are_told_once_before_anything_runs(study, tmp_path):
     done = study(tmp_path / "none", "--jobs", "copy", "adding", "--set", "train.epochz=1")
     path = ROOT / "recipes" / "study-cells" / "copy.toml"
     told = f"{path}, with --set: 1 fault\n  train.epochz: unknown key; did you mean 'epochs'?\n"

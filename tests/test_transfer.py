@@ -230,7 +230,7 @@ MODELS: list[dict[str, Any]] = [
     {},
     {"tied": False},
     {"encoder__last_size": 6},
-    {"tied": False, "softmax__name": "adaptive", "softmax__cutoffs": [4, 8]},
+    {"tied": False, "softmax__name": "adaptive", "softmax__cutoffs": [4, 8], "softmax__div_value": 2.0},
 ]
 
 

@@ -88,9 +88,14 @@ def generate(
         for result in model.generate(prompt, **options):
             print(json.dumps(result._asdict(), ensure_ascii=False))
     elif samples == 1:
-        _show(prompt)
-        [result] = model.generate(prompt, write=_show, **options)
-        _show("" if result.text.endswith("\n") else "\n")
+        ahead = [prompt]  # shown with the first of the text, when all has been checked
+
+        def write(text: str) -> None:
+            _show("".join([*ahead, text]))
+            ahead.clear()
+
+        [result] = model.generate(prompt, write=write, **options)
+        write("" if result.text.endswith("\n") else "\n")
     else:
         parted = lines != 1 and beam is None
         for number, result in enumerate(model.generate(prompt, **options)):

@@ -33,6 +33,14 @@ def recipes(context: typer.Context, as_json: Json = False) -> None:
     typer.echo("next: seqtext train RECIPE, or seqtext recipes show RECIPE", err=True)
 
 
+@app.command("list", hidden=True)
+def listed() -> None:
+    """What many try first."""
+    from seqtext.errors import InputError
+
+    raise InputError("recipes list: seqtext recipes lists them; its commands are show and copy")
+
+
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""

@@ -21,6 +21,7 @@ import torch
 
 from seqtext import run as runs
 from seqtext.errors import InputError, RunError
+from seqtext.exporting.example import example
 from seqtext.exporting.graphs import Graph, LanguageModelGraph, TaggerGraph, graph_of
 from seqtext.exporting.onnx_cells import traceable, translations
 from seqtext.exporting.viterbi import LABELS, add_labels
@@ -182,4 +183,7 @@ def _readme(run: runs.Run, graph: Graph) -> str:
     lines = [f"# {run.task.name}: {run.recipe.name}", "", "`model.onnx`, made by seqtext from the run "]
     lines[-1] += f"`{run.folder.name}`. Texts of any length go in together, padded with anything."
     lines += ["", "Inputs:", "", *listed(graph.inputs.items()), "", "Outputs:", "", *listed(graph.outputs.items()), ""]
-    return "\n".join(lines)
+    unit = run.task.tokenizer.unit if isinstance(run.task, Lm) else "word"
+    code = example(graph, None if isinstance(run.task, Lm) else run.recipe.data.words, unit=unit)
+    lines += ["An example, to run in this folder; it needs the packages numpy, onnxruntime and tokenizers:", ""]
+    return "\n".join([*lines, "```python", code.rstrip("\n"), "```", ""])

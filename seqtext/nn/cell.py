@@ -18,6 +18,10 @@ from seqtext.config import Config
 State: TypeAlias = tuple[Tensor, ...]
 
 
+FURTHEST = 1024
+"""Steps that a recurrence may reach back at once: each has a state of its own to keep, and few texts are longer."""
+
+
 class Cell(nn.Module):
     """Base of all cells. They are built with `build_cell`, from their size and their `Options`."""
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from seqtext.config import Config
-from seqtext.nn.cell import State
+from seqtext.nn.cell import FURTHEST, State
 from seqtext.nn.looped import Looped, Matrix, Product, squash
 
 
@@ -29,6 +29,8 @@ class ClockworkOptions(Config):
     def _rising(cls, periods: list[int]) -> list[int]:
         if periods[0] < 1 or any(one >= other for one, other in itertools.pairwise(periods)):
             raise ValueError("Input should be whole numbers from 1 on, each greater than the one before")
+        if periods[-1] > FURTHEST:
+            raise ValueError(f"Input should be at most {FURTHEST:,} steps")
         return periods
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.cell import FURTHEST
 from seqtext.nn.cells import CELLS, State, build_cell
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.looped import squash
@@ -60,6 +61,11 @@ class Stack(Config):
             values["skip"] = "residual" if values.pop("residual") else "none"
         return values
 
+    @classmethod
+    def place_of(cls, key: str) -> str:
+        having = _having(key)
+        return f"; it is cell_options.{key}, an option of the cells {', '.join(having)}" if having else ""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not hasattr(self, "cell"):  # this schema by itself, which names none
@@ -71,7 +77,7 @@ class Stack(Config):
         options = CELLS[self.cell].Options
         for key in self.cell_options:
             if key not in options.model_fields:
-                having = [name for name, cell in CELLS.items() if key in cell.Options.model_fields]
+                having = _having(key)
                 where = f"cells that have it: {', '.join(having)}" if having else "no cell has it"
                 raise ValueError(f"cell_options: cell '{self.cell}' has no option '{key}'; {where}")
         try:
@@ -94,6 +100,8 @@ class Stack(Config):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if len(self.dilations) != self.layers or min(self.dilations) < 1:
             raise ValueError(f"dilation must be a number from 1 on, or one for each layer, got {self.dilation}")
+        if max(self.dilations) > FURTHEST:
+            raise ValueError(f"dilation must be at most {FURTHEST:,} steps, got {self.dilation}")
         if self.weight_dropout and not CELLS[self.cell].recurs:
             able = ", ".join(name for name, cell in CELLS.items() if cell.recurs)
             raise ValueError(f"weight_dropout: cell '{self.cell}' has no recurrent matrix; cells that have one: {able}")
@@ -114,6 +122,11 @@ class Stack(Config):
     def sizes(self) -> list[int]:
         """Features of each layer's state, in each direction."""
         return [self.hidden_size] * (self.layers - 1) + [self.last_size or self.hidden_size]
+
+
+def _having(option: str) -> list[str]:
+    """The cells that have an option."""
+    return [name for name, cell in CELLS.items() if option in cell.Options.model_fields]
 
 
 class RecurrentConfig(Stack):
@@ -183,6 +196,8 @@ class Recurrent(nn.Module):
         super().__init__()
         self.directions = 2 if getattr(config, "bidirectional", False) else 1
         self.skip = config.skip
+        self.idle = config.skip != "none"
+        """Whether its skip gets past nothing: a dense one needs two layers, the others equal sizes."""
         self.layers, self.inputs, self.gates, self.outputs = (nn.ModuleList() for _ in range(4))
         self.sizes = [size * self.directions for size in config.sizes]
         read = size = input_size
@@ -203,6 +218,7 @@ class Recurrent(nn.Module):
                 cell.weight_dropout = config.weight_dropout
             self.layers.append(nn.ModuleList(cells))
             self.inputs.append(maps)
+            self.idle &= len(self.layers) == 1 if self.skip == "dense" else size != output_size
             gated = self.skip == "highway" and size == output_size
             self.gates.append(_highway(size) if gated else nn.Identity())
             read, size = (read + output_size if self.skip == "dense" else output_size), output_size

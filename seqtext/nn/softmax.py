@@ -13,6 +13,7 @@ Labels smoothed by e (Szegedy 2016, section 7) put e / V on every word and 1 - e
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -158,10 +159,15 @@ class Adaptive(nn.Module):
     """The same face for an adaptive softmax, by torch's own module."""
 
     def __init__(self, input_size: int, vocabulary: int, config: AdaptiveSoftmax) -> None:
-        """Raises `ValueError` where a cluster would begin beyond the vocabulary."""
+        """Raises `ValueError` where a cluster would begin beyond the vocabulary, or would have no feature left."""
         super().__init__()
         if config.cutoffs[-1] >= vocabulary:
             raise ValueError(f"cutoffs {config.cutoffs} must be less than the size of the vocabulary, {vocabulary}")
+        clusters = len(config.cutoffs)
+        if input_size < config.div_value**clusters:
+            told = f"div_value {config.div_value:g} leaves the last of {clusters} clusters no feature of {input_size}"
+            most = math.floor(100 * input_size ** (1 / clusters)) / 100
+            raise ValueError(f"{told}: it must be at most {most:g}, or the states larger")
         self.layer = nn.AdaptiveLogSoftmaxWithLoss(
             input_size, vocabulary, config.cutoffs, div_value=config.div_value, head_bias=True
         )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.errors import InputError, RunError
+from seqtext.errors import RunError
 from seqtext.nn.readout import readout_of
 from seqtext.task import Loss, Task, to_device
 from seqtext.training.config import Ridge, TrainConfig
@@ -113,8 +113,7 @@ def fit(
     batch; all go through the same events, and take snapshots together. Predictions are in the first one's events only.
     Raises `NonFiniteLoss`, and `Lost` where another process has ended.
     """
-    if readout_of(module) is not None:
-        raise InputError('model.encoder.readout = "ridge" has no gradient: set train.optimizer.name = "ridge" with it')
+    assert readout_of(module) is None, "solved for by training.ridge: a recipe has both it and its optimizer, or none"
     assert not isinstance(config.optimizer, Ridge), "training.ridge takes no steps"
     progress, carry = Progress(), None
     layers = Layers(module, config)

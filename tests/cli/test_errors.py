@@ -48,6 +48,7 @@ def folder(tmp_path, monkeypatch):
             "nre: 1 fault\n  no recipe of this name and no such file; did you mean 'ner'?",
         ),
         (["recipes", "copy", "ner", "no/x.toml"], "no: no such folder"),
+        (["recipes", "list"], "recipes list: seqtext recipes lists them; its commands are show and copy"),
         (["train", "ner", "--data", "none"], "none: no such folder; a source is a folder, "),
         (["check", "ner", "--data", "none"], "none: no such folder; a source is a folder, "),
         (["train", "ner", "--device", "tpu"], "--device tpu: expected auto, cpu, cuda or cuda:N"),

@@ -128,6 +128,7 @@ def test_a_label_is_given_to_every_command_that_needs_it(cli, refused, folder):
         assert refused(command, "run") == needed
         unknown = "--label loud: this language model knows no such label; its labels: calm, wild"
         assert refused(command, "run", "--label", "loud") == unknown
+    assert refused("generate", "run", "--prompt", "the cat") == needed
     told = refused("train", "lm-conditioned", "data.label_field=feeling", "data.text_field=line", "--data", "moods")
     assert "moods/train.tsv:1: " in told and "'feeling'" in told and "data.label_field" in told
     cli("train", "lm", *SMALL, "--data", "mine", "--device", "cpu", "--out", "other")

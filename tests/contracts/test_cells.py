@@ -313,6 +313,11 @@ def test_numbers_of_fewer_bits(name: str, options: dict[str, Any]) -> None:
             {"periods": [1, 2, 2]},
             "cell_options.periods: Input should be whole numbers from 1 on, each greater",
         ),
+        (
+            "clockwork",
+            {"periods": [1, 1025]},
+            "cell_options.periods: Input should be at most 1,024 steps, got [1, 1025]",
+        ),
         ("clockwork", {"periods": [*range(1, 202)]}, "cell_options.periods: 201 periods need at least as many units"),
         ("rnn", {"kernel": "fused", "leak": 0.5}, "kernel = 'fused': it has no leak; set kernel = 'loop'"),
         (

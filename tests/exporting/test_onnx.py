@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
+import re
+import subprocess
+import sys
+import unicodedata
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 import seqtext
 from seqtext import recipe
 from seqtext.config import parse
+from seqtext.data.lexicon import SHAPES, shapes
 from seqtext.errors import InputError, RunError
 
 onnx = pytest.importorskip("onnx")
@@ -21,6 +28,7 @@ pytest.importorskip("onnxscript")
 from onnx import TensorProto, helper  # noqa: E402
 
 from seqtext.exporting import onnx as exporting  # noqa: E402
+from seqtext.exporting.example import SHAPE  # noqa: E402
 from seqtext.exporting.graphs import graph_of  # noqa: E402
 from seqtext.exporting.viterbi import LABELS, add_labels  # noqa: E402
 from seqtext.nn.crf import CRF  # noqa: E402
@@ -160,6 +168,15 @@ def test_a_graph_answers_as_its_module_padded_and_alone(task, name, model, tasks
             assert np.abs(one - other).max() < 1e-5
 
 
+def printed(folder):
+    """What the example in an export's README prints, in that folder."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "seqtext" not in code and "torch" not in code
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory):
     small = {"model.encoder.hidden_size": 16, "train.epochs": 2}
@@ -197,6 +214,10 @@ def test_a_graph_labels_sentences_as_predict_does(tagger, tmp_path):
     found = [[names[label] for label in row[: len(each)]] for row, each in zip(labels, words)]
     assert found == [prediction.tags for prediction in model.predict(sentences, pretokenized=True)]
     assert any(tag != "O" for tag in found[0])
+    tagged = zip(["Angela Merkel flew from Berlin to Washington .", "It was not bad ."], printed(tmp_path / "out"))
+    for text, line in tagged:
+        [prediction] = model.predict([text], pretokenized=True)
+        assert line == " ".join(f"{word}/{tag}" for word, tag in zip(text.split(), prediction.tags, strict=True))
     readme = (tmp_path / "out" / "README.md").read_text()
     assert all(f"- `{name}`: " in readme for name in [*given, "logits", "labels"])
     assert json.loads((tmp_path / "out" / "onnx.json").read_text())["inputs"].keys() == given.keys()
@@ -206,6 +227,44 @@ def test_a_graph_labels_sentences_as_predict_does(tagger, tmp_path):
         f"{tmp_path / 'out'}: an ONNX export, for onnxruntime as its README.md says; seqtext predicts with the run "
         f"that it was made of, {tagger}"
     )
+
+
+def test_letter_shapes_are_told_without_seqtext_as_with_it():
+    rng, told = random.Random(1), {"unicodedata": unicodedata}
+    exec(SHAPE, told)
+    words = ["".join(rng.choices("abcABC012.-'éÉßǅªⅷ中Ωω̈", k=rng.randint(1, 6))) for _ in range(3000)]
+    expected = shapes(pa.array(words)).tolist()
+    assert set(expected) == set(range(len(SHAPES)))
+    assert [(word, told["shape"](word)) for word in words] == list(zip(words, expected))
+
+
+@pytest.mark.parametrize("unit", ["classes", "word", "bpe"])
+def test_the_example_in_the_readme_runs_as_it_stands_and_answers_as_the_run_does(unit, tmp_path):
+    small = {"train.epochs": 1, "model.encoder.hidden_size": 8}
+    if unit == "classes":
+        sentences = ["Angela Merkel flew from Berlin to Washington .", "It was not bad ."]
+        for split in ("train", "valid"):
+            rows = "It was bad .\t0\nIt was GOOD in 1999 .\t1\n" * 8
+            (tmp_path / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
+        every = small | {"model.embedding.characters.name": "cnn", "model.embedding.shapes": 4}
+        run = seqtext.train("sentiment", data=str(tmp_path), overrides=every, out=tmp_path / "run", device="cpu").folder
+        found = seqtext.load(run, device="cpu").predict(sentences, pretokenized=True)
+        expected = [f"{one.label} {max(one.probabilities):.4f} {text}" for text, one in zip(sentences, found)]
+    else:
+        for split in ("train", "valid"):
+            (tmp_path / f"{split}.txt").write_text("The value of a string .\nThe end of it .\n" * 20)
+        small |= {"data.tokenizer.unit": unit} | ({"data.tokenizer.max_size": 40} if unit == "bpe" else {})
+        run = seqtext.train("lm", data=str(tmp_path), overrides=small, out=tmp_path / "run", device="cpu").folder
+        model = seqtext.load(run, device="cpu")
+        read = model.task.inputs([model.task.prepare("The value of")]).stream
+        ids = [read.eos, *read.slice(0, read.tokens - 1).tolist()]
+        with torch.no_grad():
+            chances = model.module.softmax.log_probabilities(model.module(torch.tensor([ids])).outputs[0])
+        told = chances[range(len(ids) - 1), ids[1:]].sum().item()
+        best = [model.task.tokenizer.token(token) for token in chances[-1].topk(3).indices.tolist()]
+        expected = [f"{told:.4f} The value of", " ".join(["next:", *best])]
+    seqtext.export(run, tmp_path / "out", form="onnx")
+    assert printed(tmp_path / "out") == expected
 
 
 def test_what_has_no_graph_says_so(tagger, tmp_path, monkeypatch):

@@ -238,6 +238,7 @@ def test_gradient_of_the_reversal() -> None:
             {"layers": 2, "dilation": [1, 2, 4]},
             "dilation must be a number from 1 on, or one for each layer, got [1, 2, 4]",
         ),
+        ({"layers": 2, "dilation": [1, 1025]}, "dilation must be at most 1,024 steps, got [1, 1025]"),
         ({"dilation": 0}, "dilation must be a number from 1 on, or one for each layer, got 0"),
         ({"output_depth": 0}, "output_depth must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout must be in [0, 1), got 1.0"),

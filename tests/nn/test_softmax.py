@@ -132,6 +132,11 @@ def test_clusters_must_rise_and_lie_within_the_vocabulary():
         AdaptiveSoftmax(cutoffs=[5, 5])
     with pytest.raises(ValueError, match=r"cutoffs \[10, 50\] must be less than the size of the vocabulary, 50"):
         Adaptive(SIZE, WORDS, AdaptiveSoftmax(cutoffs=[10, 50]))
+    with pytest.raises(
+        ValueError, match=r"div_value 3 leaves the last of 2 clusters no feature of 8: .* at most 2.82,"
+    ):
+        Adaptive(8, WORDS, AdaptiveSoftmax(cutoffs=[10, 30], div_value=3.0))
+    assert Adaptive(9, WORDS, AdaptiveSoftmax(cutoffs=[10, 30], div_value=3.0)).layer.tail[1][0].out_features == 1
 
 
 def test_logits_of_many_rows_in_bf16_are_those_of_each_row() -> None:
