@@ -5,8 +5,8 @@
 Of each page it is checked, as the browser has it: that it has a title and a language, that every section has its
 heading and something in it, that every picture has a name, and that there is no script, nothing that points out of the
 page, no message in the console and no request to a network.
-With --shots, pictures of the page in light and in dark are left in the folder. Ends with 1 where a page has a fault,
-and with 2 where there is no browser.
+With --shots, pictures of the page in light, in dark and in a narrow window are left in the folder. Ends with 1 where a
+page has a fault, and with 2 where there is no browser.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+NARROW = 500
+"""Pixels of the narrowest window that a headless browser opens."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-extensions"),
@@ -105,17 +107,17 @@ def check(browser: str, page: Path, shots: Path | None) -> list[str]:
     faults += [f"nothing under {name!r}" for name, count in dom.sections.items() if not count]
     if shots is not None:
         shots.mkdir(parents=True, exist_ok=True)
-        for name, scheme in (("light", 1), ("dark", 0)):
+        for name, scheme, width in (("light", 1, 1200), ("dark", 0, 1200), ("narrow", 1, NARROW)):
             picture = shots / f"{page.stem}-{name}.png"
             browse(
                 browser,
                 page,
                 f"--blink-settings=preferredColorScheme={scheme}",
-                "--window-size=1200,6000",
+                f"--window-size={width},6000",
                 f"--screenshot={picture.resolve()}",
             )
             if not picture.exists():
-                faults.append(f"no picture in {name}")
+                faults.append(f"no picture {name}")
     print(f"{page}: {dom.title}: {len(dom.sections)} sections, {len(faults)} faults")
     return faults
 

@@ -220,7 +220,7 @@ def run(scratch: Path) -> Target:
         path
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name not in ("metrics.jsonl", "predictions.valid.jsonl")
+        if path.is_file() and path.name != "metrics.jsonl" and not path.name.startswith("predictions.")
     ]
     whole = {path: path.read_bytes() for path in files}
 

@@ -5,7 +5,8 @@
     tokenizer.json, characters.json, labels.json ...    what the task learned (`Task.save`)
     meta.json               format version, library versions, seed, data fingerprints, scores
     metrics.jsonl           every report of training
-    predictions.valid.jsonl what the best weights predict for the validation split
+    predictions.valid.jsonl what the best weights predict for the validation split; predictions.test.jsonl for the test
+                            split, where there is one
     errors.jsonl            what the last evaluation on the run's own data was most confidently wrong about, for tasks
                             that can tell; for translations worst.jsonl and best.jsonl
     checkpoints/last/       for going on with training, nothing else

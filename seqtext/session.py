@@ -344,9 +344,8 @@ def _finish(
             if log is None:
                 continue
             log.write(f"final.{split}", {"step": int(about["step"]), **scores[split]})
-            if split == "valid":
-                lines = (task.record(*pair) for pair in zip(splits[split], predictions))
-                write_json_lines(run.folder / "predictions.valid.jsonl", lines)
+            lines = (task.record(*pair) for pair in zip(splits[split], predictions))
+            write_json_lines(run.folder / f"predictions.{split}.jsonl", lines)
     facts = {"step": int(about["step"]), "scores": scores, "finished": event.reason, "epochs": event.epoch}
     if group.first:
         runs.write_meta(run, **facts)

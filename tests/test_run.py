@@ -66,6 +66,7 @@ def test_a_run_has_its_parts_and_says_what_made_it(trained, corpus):
         "meta.json",
         "metrics.jsonl",
         "model.safetensors",
+        "predictions.test.jsonl",
         "predictions.valid.jsonl",
         "recipe.toml",
         "tokenizer.json",
@@ -75,11 +76,12 @@ def test_a_run_has_its_parts_and_says_what_made_it(trained, corpus):
     assert {split: facts["examples"] for split, facts in meta["data"].items()} == {"train": 40, "valid": 10, "test": 10}
     assert meta["versions"]["torch"] == torch.__version__ and meta["versions"]["seqtext"] == seqtext.__version__
     model = seqtext.load(trained, device="cpu")
-    sentences = list(ner_sample("valid", size=10))
-    again = model.predict([" ".join(tokens) for tokens, _ in sentences], pretokenized=True)
-    filed = [json.loads(line) for line in (trained / "predictions.valid.jsonl").open(encoding="utf-8")]
-    assert [line["tokens"] for line in filed] == [tokens for tokens, _ in sentences]
-    assert [line["tags"] for line in filed] == [prediction.tags for prediction in again]
+    for split in ("valid", "test"):
+        sentences = list(ner_sample(split, size=10))
+        again = model.predict([" ".join(tokens) for tokens, _ in sentences], pretokenized=True)
+        filed = [json.loads(line) for line in (trained / f"predictions.{split}.jsonl").open(encoding="utf-8")]
+        assert [line["tokens"] for line in filed] == [tokens for tokens, _ in sentences]
+        assert [line["tags"] for line in filed] == [prediction.tags for prediction in again]
     assert meta["scores"]["test"] == seqtext.evaluate(trained, device="cpu").scores
 
 

@@ -36,7 +36,7 @@ def gradients(
         str | None,
         typer.Option(
             metavar="CELL,...",
-            help="Untrained cells to measure, each with options: rnn,rnn:gain=2,lstm:forget_bias=2,gru.",
+            help="Untrained cells to measure, each with options: rnn,rnn:gain=2,lstm:forget_bias=2,gru:update_bias=3.",
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="How far back, at most.")] = 50,
@@ -59,8 +59,8 @@ def gradients(
     """How far back gradients come: the norm of d L(t) / d s(t-k), and the largest singular value of d s(t) / d s(t-k).
 
     Of a run, its trained cell is measured, and of a recipe untrained ones: --cells, or a tanh RNN of a small and of a
-    large radius, LSTMs and a GRU. All read the longest texts of the validation split. The gradient of all parameters is
-    given before and after clipping. With --json, an object a cell.
+    large radius, LSTMs and GRUs, as they usually start and with their gates opened. All read the longest texts of the
+    validation split. The gradient of all parameters is given before and after clipping. With --json, an object a cell.
     """
     from seqtext.inspecting.gradients import inspect_gradients
     from seqtext.plot import check_picture
@@ -113,6 +113,9 @@ def gates(
     run: RunFolder,
     text: Text,
     at: At = None,
+    label: Annotated[
+        str | None, typer.Option(help="What the text is read as, by a language model conditioned on labels.")
+    ] = None,
     plot: Plot = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -129,7 +132,7 @@ def gates(
 
     if plot is not None:
         check_picture(plot)
-    found = inspect_gates(api.load(run, device=device), text, at=at)
+    found = inspect_gates(api.load(run, device=device), text, at=at, label=label)
     if plot is not None:
         from seqtext.plot import drawing, save
         from seqtext.report.figures import gate_figure

@@ -88,6 +88,8 @@ def _vectors(model: Model, side: str) -> tuple[Tokenizer, Tensor]:
             one = task.source if side == "source" else task.target
             table = module.source_embedding if side == "source" else module.target_embedding
             return one, table.weight.detach().float().cpu()
+        if not hasattr(module, "embedding"):
+            raise InputError(f"{model.run.folder}: this run of the task {task.name} has no vectors of words")
         if not isinstance(module.embedding, WordEmbedding):
             return task.tokenizer, module.embedding.weight.detach().float().cpu()
         embedding: WordEmbedding = module.embedding

@@ -12,7 +12,6 @@ from seqtext.errors import InputError
 from seqtext.inspecting.reading import read
 from seqtext.inspecting.watching import Seen, kind_of
 from seqtext.model import Model
-from seqtext.nn.cells import State
 from seqtext.nn.gates import GATES, tells
 
 
@@ -40,12 +39,12 @@ class Gated:
         return sorted(spread.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def inspect_gates(model: Model, text: str, *, at: str | None = None) -> list[Gated]:
-    """The gates of all cells that read the text, or of the one called `at`.
+def inspect_gates(model: Model, text: str, *, at: str | None = None, label: str | None = None) -> list[Gated]:
+    """The gates of all cells that read the text, or of the one called `at`; `label` is that of a conditioned model.
 
     Raises `InputError` for a model without such cells, a cell that does not tell its gates, and an unknown `at`.
     """
-    seen, tokens = read(model, text)
+    seen, tokens = read(model, text, label=label)
     if at is not None and at not in seen:
         raise InputError(f"{model.run.folder}: no cell is called '{at}'; there are: {', '.join(seen)}")
     found = []
@@ -62,16 +61,16 @@ def inspect_gates(model: Model, text: str, *, at: str | None = None) -> list[Gat
 
 
 def gates_of(seen: Seen) -> dict[str, Tensor]:
-    """(T, H) of each gate and member of the state of the first row of what a cell read, in the order it read it."""
-    cell, x = seen.cell, seen.read()[:1]
-    state: State = tuple(part[:1] for part in seen.start)
+    """(T, H) of each gate and member of the state over what a cell read of a text, in the order it read it."""
+    cell = seen.cell
     tell = GATES[kind_of(cell)]
     members = ["state", "memory", *(f"memory {number}" for number in range(2, cell.parts))][: cell.parts]
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for step in range(x.size(1)):
-            values = tell(cell, x[:, step], state)
-            _, state = cell.step(x[:, step], state)
-            for name, value in (values | dict(zip(members, state))).items():
-                rows.setdefault(name, []).append(value[0].float().cpu())
+        for x, state in seen.pieces():
+            for step in range(x.size(1)):
+                values = tell(cell, x[:, step], state)
+                _, state = cell.step(x[:, step], state)
+                for name, value in (values | dict(zip(members, state))).items():
+                    rows.setdefault(name, []).append(value[0].float().cpu())
     return {name: torch.stack(values) for name, values in rows.items()}

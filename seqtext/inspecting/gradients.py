@@ -29,6 +29,7 @@ from seqtext.config import Config, override, parse
 from seqtext.errors import InputError
 from seqtext.inspecting.watching import Seen, cells_of, find_cell, kind_of, watching
 from seqtext.nn.cells import CELLS, Cell, State
+from seqtext.nn.jordan import WordFeedback
 from seqtext.nn.rnn import Stack
 from seqtext.recipe import Recipe
 from seqtext.session import encode
@@ -41,8 +42,9 @@ PRODUCTS = 3
 """Steps t that singular values are a mean over."""
 WIDEST = 512
 """Features of a state up to which products of Jacobians are made; beyond, those of a single step."""
-FRESH = "rnn:gain=0.8,rnn:gain=2,lstm,lstm:forget_bias=2,gru"
-"""The cells of a recipe, where none are named: what vanishes, what explodes, and the cures."""
+FRESH = "rnn:gain=0.8,rnn:gain=2,lstm,gru,lstm:forget_bias=2,gru:update_bias=3"
+"""The cells of a recipe, where none are named: what vanishes, what explodes, and the cures, gates as they usually start
+and opened. A GRU whose update gate starts half open forgets as fast as a recurrence that shrinks."""
 
 
 class CellSpec(NamedTuple):
@@ -141,6 +143,8 @@ def inspect_gradients(
         raise InputError(f"--steps {steps}: expected 1 or more")
     if clip is not None and clip < 0:
         raise InputError(f"--max-norm {clip:g}: expected a norm above 0, or 0 for none")
+    if gain is not None and not gain > 0.0:
+        raise InputError(f"--gain {gain:g}: expected a number above 0")
     specs = read_cells(cells, gain=gain) if cells else []
     trained = _is_run(target)
     if trained:
@@ -155,14 +159,15 @@ def inspect_gradients(
         task = recipe.task.fit(recipe.data, recipe.task.read(recipe.data, "train"))
     if gain is not None and not specs:
         raise InputError(f"--gain {gain:g}: a trained cell is as it is; give --cells as well")
+    module = runs.build(task, recipe.model, place=run.folder / "recipe.toml" if trained else target)
+    place, cell = find_cell(module, at, where=target)
+    _check_carried(recipe.model, place, target)
     batch = _longest(task, recipe, steps)
     limit = recipe.train.clip if clip is None else clip
     found = []
     if trained:
-        module = runs.build(task, recipe.model, place=run.folder / "recipe.toml")
         runs.load_weights(run.folder, module)
-        title = kind_of(find_cell(module, at, where=target)[1])
-        found.append(measure(task, module, batch, f"{title} (trained)", steps, at, limit, target, products))
+        found.append(measure(task, module, batch, f"{kind_of(cell)} (trained)", steps, at, limit, target, products))
     for spec in specs:
         other = _with_cell(recipe, spec, target)
         torch.manual_seed(recipe.seed)
@@ -228,7 +233,7 @@ def carried_back(
     chosen = torch.from_numpy(np.unique(np.linspace(0, len(rows) - 1, CASES).astype(int)))
     rows, ends = rows[chosen], ends[chosen]
     with torch.no_grad():
-        state: State = tuple(part.double() for part in seen.start)
+        state: State = tuple(part.double() for part in seen.starts[0])
         states = [state]
         for step in range(x.size(1)):
             _, state = own.step(x[:, step], state)
@@ -280,12 +285,28 @@ def largest_singular(matrices: Tensor) -> Tensor:
     return found.clamp(min=0.0).sqrt() * scale
 
 
+def _check_carried(model: Config, place: str, target: str) -> None:
+    """Raises `InputError` where the cell's hidden state is not all that goes from step to step (`nn.jordan`)."""
+    recurrence, feedback = getattr(model, "recurrence", "hidden"), getattr(model, "feedback", None)
+    words = isinstance(feedback, WordFeedback)
+    if recurrence == "output" and (words or place.startswith("feedback.")):
+        raise InputError(
+            f'{target}: with model.recurrence = "output" no hidden state is carried from step to step, so that there '
+            'is no gradient to follow; with "hidden" there is'
+        )
+    if recurrence == "both" and words:
+        raise InputError(
+            f'{target}: with model.recurrence = "both" a language model\'s gradients go back through the words that '
+            'are fed back as well, which is not measured; with "hidden" they are'
+        )
+
+
 def stacks_of(model: Config, prefix: str = "model") -> dict[str, Stack]:
-    """The recurrent stacks of a recipe's [model] by their dotted keys; not one for labels that are fed back."""
+    """The recurrent stacks of a recipe's [model] by dotted key, that of fed back labels where it carries a state."""
     found: dict[str, Stack] = {}
     for name in type(model).model_fields:
         value, key = getattr(model, name), f"{prefix}.{name}"
-        if name == "feedback":
+        if name == "feedback" and getattr(model, "recurrence", "hidden") != "both":
             continue
         if isinstance(value, Stack):
             found[key] = value
@@ -297,8 +318,6 @@ def stacks_of(model: Config, prefix: str = "model") -> dict[str, Stack]:
 def _with_cell(recipe: Recipe, spec: CellSpec, target: str) -> Recipe:
     """The recipe with this cell in all its stacks, of the same sizes; options that it does not have are left out."""
     stacks = stacks_of(recipe.model)
-    if not stacks:
-        raise InputError(f"{target}: this model has no recurrent cell")
     changed: dict[str, Any] = {}
     for key, stack in stacks.items():
         kept = {k: v for k, v in stack.cell_options.items() if k in CELLS[spec.name].Options.model_fields}

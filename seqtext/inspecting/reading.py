@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from seqtext.errors import InputError
-from seqtext.inspecting.watching import Seen, cells_of, watching
+from seqtext.inspecting.watching import Seen, check_cells, watching
 from seqtext.model import Model
 from seqtext.search.generate import WritingTask
 from seqtext.task import TranslatingTask, to_device
@@ -30,17 +30,16 @@ def batch_of(model: Model, example: Any) -> Any:
     return next(iter(model.task.batches(encoded, tokens=1 << 40)))
 
 
-def read(model: Model, text: str) -> tuple[dict[str, Seen], Callable[[str], list[str]]]:
+def read(model: Model, text: str, *, label: str | None = None) -> tuple[dict[str, Seen], Callable[[str], list[str]]]:
     """What each cell read of a text, and a function from a cell's name to its tokens (T,), in the order it read them.
 
-    A translator's decoder reads the translation that the model finds. A tree is read as text. Raises `InputError` for
+    A translator's decoder reads the translation that the model finds. A tree is read as text. `label` is what a
+    language model is conditioned on. Raises `InputError` for
     a model without recurrent cells and for one exported in 8 bits.
     """
     if model.run.exported == "int8":
         raise InputError(f"{model.run.folder}: {model.run.form}; its gates are those of the run it was made of")
-    cells = cells_of(model.module)
-    if not cells:
-        raise InputError(f"{model.run.folder}: this model has no recurrent cell, so that it has no gates")
+    cells = check_cells(model.module, where=str(model.run.folder))
     task = model.task
     example = prepared(model, text)
     names: dict[bool, list[str]] = {}
@@ -49,6 +48,9 @@ def read(model: Model, text: str) -> tuple[dict[str, Seen], Callable[[str], list
         (found,) = model.predict([text], nbest=1)
         example = task.prepare_pair(text, found.text)
         options["forced"] = True
+    if label is not None:
+        options["label"] = label
+        model.check(options)
     batch = batch_of(model, example)
     with torch.no_grad(), watching(cells) as seen:
         task.predict(model.module, to_device(batch, model.device), **options)
@@ -63,7 +65,8 @@ def read(model: Model, text: str) -> tuple[dict[str, Seen], Callable[[str], list
         names[False] = list(example.words)
 
     def tokens(cell: str) -> list[str]:
-        found = names.get(cell.startswith("decoder"), names[False])[: seen[cell].read().size(1)]
+        found = names.get(cell.startswith("decoder"), names[False])
+        found = found[: sum(x.size(1) for x, _ in seen[cell].pieces())]
         return found[::-1] if _backward(cell) else found
 
     return seen, tokens

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqtext.errors import InputError
 from seqtext.nn.cells import CELLS, Cell, State, zero_state
+from seqtext.nn.reservoir import Reservoir
 
 ASIDE = ("characters", "parser")
 """Parts of a module whose cells do not read the text word by word, or not for the task itself."""
@@ -40,11 +41,21 @@ def kind_of(cell: Cell) -> str:
     return getattr(cell, "name", None) or next(name for name, kind in CELLS.items() if type(cell) is kind)
 
 
-def find_cell(module: nn.Module, at: str | None, *, where: str) -> tuple[str, Cell]:
-    """The cell called `at`, or the last forward one of the first stack. Raises `InputError` naming those there are."""
+def check_cells(module: nn.Module, *, where: str) -> dict[str, Cell]:
+    """`cells_of`. Raises `InputError` where there is none."""
     found = cells_of(module)
+    if not found and any(isinstance(part, Reservoir) for part in module.modules()):
+        raise InputError(
+            f"{where}: an echo state network: its recurrence stays as it was drawn, with no gates and no gradient"
+        )
     if not found:
         raise InputError(f"{where}: this model has no recurrent cell")
+    return found
+
+
+def find_cell(module: nn.Module, at: str | None, *, where: str) -> tuple[str, Cell]:
+    """The cell called `at`, or the last forward one of the first stack. Raises `InputError` naming those there are."""
+    found = check_cells(module, where=where)
     if at is not None:
         if at not in found:
             raise InputError(f"{where}: no cell is called '{at}'; there are: {', '.join(found)}")
@@ -57,19 +68,29 @@ def find_cell(module: nn.Module, at: str | None, *, where: str) -> tuple[str, Ce
 
 @dataclass
 class Seen:
-    """What a cell read over all calls, one after the other, and what it started from."""
+    """What a cell read over all calls, one after the other, and what they started from."""
 
     cell: Cell
     inputs: list[Tensor] = field(default_factory=list)
     """(B, T, D) a call."""
-    start: State = ()
-    """(B, H) each, of the first call."""
+    starts: list[State] = field(default_factory=list)
+    """(B, H) each, a call."""
     pushed: list[Tensor] = field(default_factory=list)
     """(B, T, H) a call: what was added to the outputs, 0 everywhere, to have a gradient by."""
 
     def read(self) -> Tensor:
         """(B, T, D): all inputs in their order."""
         return torch.cat([x.detach() for x in self.inputs], dim=1)
+
+    def pieces(self) -> Iterator[tuple[Tensor, State]]:
+        """Of a text alone in its batch: (1, T, D) and the state that it starts from, one after the other.
+
+        Rows of a single step are the steps of the text, each from its own start (`nn.jordan.without_memory`). Of other
+        rows, which are windows of the text, the first.
+        """
+        for x, start in zip(self.inputs, self.starts):
+            for row in range(x.size(0) if x.size(1) == 1 else 1):
+                yield x[row : row + 1].detach(), tuple(part[row : row + 1] for part in start)
 
 
 @contextmanager
@@ -85,8 +106,7 @@ def watching(cells: Mapping[str, Cell], *, gradients: bool = False) -> Iterator[
         x = given[0]
         state = given[1] if len(given) > 1 else named.get("state")
         mine = seen.setdefault(name, Seen(cell))
-        if not mine.inputs:
-            mine.start = zero_state(cell, x) if state is None else tuple(part.detach() for part in state)
+        mine.starts.append(zero_state(cell, x) if state is None else tuple(part.detach() for part in state))
         mine.inputs.append(x)
 
     def after(name: str, cell: Any, given: Any, result: tuple[Tensor, State]) -> tuple[Tensor, State]:

@@ -208,7 +208,13 @@ class GRU(Fused):
     gates = 3
 
     def __init__(self, input_size: int, hidden_size: int, options: GRUOptions | None = None) -> None:
+        self.options = options or GRUOptions()
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        # Torch's gates stand in the order reset, update, new.
+        nn.init.constant_(self.kernel.bias_ih_l0.data.chunk(3)[1], self.options.update_bias)
 
     def once(self, x: Tensor, state: State) -> State:
         (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))

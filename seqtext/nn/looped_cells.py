@@ -182,7 +182,9 @@ class LoopedLSTM(Looped):
 
 
 class GRUOptions(FusedOptions):
-    pass
+    update_bias: float = 0.0
+    """Where the update gate's bias starts; above 0 units keep their last value for longer, as with an LSTM's
+    `forget_bias`."""
 
 
 class LoopedGRU(Looped):
@@ -193,12 +195,15 @@ class LoopedGRU(Looped):
 
     def __init__(self, input_size: int, hidden_size: int, options: GRUOptions | None = None) -> None:
         super().__init__(input_size, hidden_size)
-        self.rates = ((options or GRUOptions()).zoneout,)
+        self.options = options or GRUOptions()
+        self.rates = (self.options.zoneout,)
         self.bias = nn.Parameter(torch.empty(hidden_size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        assert self.input.bias is not None
+        nn.init.constant_(self.input.bias.data.chunk(3)[1], self.options.update_bias)
         nn.init.zeros_(self.bias)
 
     def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:

@@ -7,6 +7,7 @@ in their strokes too; surfaces have those of cividis.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from seqtext.inspecting.gates import Gated
@@ -20,6 +21,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 STROKES = ("-", "--", "-.", ":")
 SMALLEST = 1e-30
 """What is less is drawn as this, on a scale of powers of ten."""
+WIDEST, BESIDE = 10.0, 0.9
+"""Inches that the heat-maps of gates may take side by side, and those beside the columns of each."""
 UNITS = 40
 """Units of a gate that are drawn, at most: those whose state varies most."""
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -30,10 +33,11 @@ def line_figure(
     lines: Mapping[str, Curve], *, x: str, y: str, log: bool = False, limit: tuple[str, float] | None = None
 ) -> Figure:
     """A line for each name; with `limit`, a level to compare them with."""
-    figure, (axes,) = _panels(1, width=5.2, height=3.0)
+    figure, (axes,) = _panels(1, width=4.0, height=2.7)
     for number, (name, (steps, values)) in enumerate(lines.items()):
         marker = "o" if len(steps) <= 20 else None
-        axes.plot(steps, values, label=plain(name), marker=marker, markersize=3, **_stroke(number))
+        size = 3 if len(steps) > 1 else 6  # a run that ended where others only began
+        axes.plot(steps, values, label=plain(name), marker=marker, markersize=size, **_stroke(number))
     if limit is not None:
         axes.axhline(limit[1], linestyle=":", linewidth=1, color="#888888", label=limit[0])
     _finish(axes, x=x, y=y, log=log)
@@ -58,32 +62,37 @@ def gradient_figure(found: Sequence[Carried]) -> Figure:
 
 
 def gate_figure(found: Sequence[Gated]) -> Figure:
-    """A row of heat-maps for each cell: its gates and its state, a column a token, a row a unit."""
+    """Heat-maps for each cell: its gates and its state, a column a token, a row a unit; as many side by side as the
+    width `WIDEST` has room for."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    most = max(len(one.gates) for one in found)
     tokens = min(SHOWN, max(len(one.tokens) for one in found))
-    wide, high = max(2.4, LINE * tokens + 0.9), 3.4
-    figure = Figure(figsize=(wide * most, high * len(found)), layout="constrained")
+    column = min(LINE, (WIDEST - BESIDE) / tokens)
+    wide, high = max(2.4, column * tokens + BESIDE), 3.4
+    most = min(max(len(one.gates) for one in found), max(1, int(WIDEST / wide)))
+    rows = [-(-len(one.gates) // most) for one in found]
+    figure = Figure(figsize=(wide * most, high * sum(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(found), most, squeeze=False)
-    for one, row in zip(found, grid):
+    grid = figure.subplots(sum(rows), most, squeeze=False)
+    letters = min(POINTS - 1, 72 * column)
+    for one, count, end in zip(found, rows, accumulate(rows)):
         units = one.liveliest(UNITS)
-        for axes in row[len(one.gates) :]:
+        places = grid[end - count : end].flatten()
+        for axes in places[len(one.gates) :]:
             axes.set_visible(False)
-        for axes, (name, values) in zip(row, one.gates.items()):
+        for axes, (name, values) in zip(places, one.gates.items()):
             low, top = scale_of(name, float(values.abs().max()))
             shown = values[:SHOWN, units].T.tolist()
             mesh = axes.pcolormesh(shown, cmap="cividis", vmin=low, vmax=top)
             axes.invert_yaxis()
-            labels: dict[str, Any] = {"fontsize": POINTS - 1, "parse_math": False, "rotation": 90}
+            labels: dict[str, Any] = {"fontsize": letters, "parse_math": False, "rotation": 90}
             axes.set_xticks([place + 0.5 for place in range(len(shown[0]))], map(plain, one.tokens[:SHOWN]), **labels)
             axes.set_yticks([])
             axes.tick_params(length=0)
             axes.set_title(name, fontsize=POINTS + 1)
             figure.colorbar(mesh, ax=axes).ax.tick_params(labelsize=POINTS - 2)
-        row[0].set_ylabel(f"{one.name} ({one.cell}): {len(units)} units", fontsize=POINTS)
+        places[0].set_ylabel(f"{one.name} ({one.cell}): {len(units)} units", fontsize=POINTS)
     return figure
 
 
@@ -116,7 +125,7 @@ def _finish(axes: Any, *, x: str, y: str, log: bool) -> None:
 
     if log:
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.2, linewidth=0.6)

@@ -20,8 +20,10 @@ NEEDED = {
     "tree-sentiment": ("tokens", "gold", "nodes", "label"),
     "lm": ("text", "log_probability", "perplexity", "tokens", "unknown"),
     "translation": ("source", "reference"),
+    "memory": ("text", "positions", "gold", "answers"),
 }
 """What the records of each task must have; those of an older version may not."""
+TESTED = "predictions.test.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Held:
     """The lines of metrics.jsonl."""
     records: list[dict[str, Any]]
     """Examples of the validation split with their predictions, in its order, as `Task.record` has them."""
+    tested: list[dict[str, Any]]
+    """The same of the test split, where training had one; none of runs of an older version, and of exports."""
     about: str
-    """Where these are from, and how many there are."""
+    """Where `records` are from, and how many there are."""
     device: str
 
     @property
@@ -61,13 +65,14 @@ def hold(folder: str | Path, *, name: str, limit: int, device: str) -> Held:
     run = runs.open_run(folder)
     log = _lines(run.folder / "metrics.jsonl", cut=True) if (run.folder / "metrics.jsonl").exists() else []
     file = run.folder / "predictions.valid.jsonl"
-    records = _lines(file) if file.exists() else []
+    records, tested = ([] if not one.exists() else _lines(one) for one in (file, file.with_name(TESTED)))
     about = f"All {len(records):,} examples of the validation split, as {file.name} has them."
     if not records or not all(_reads(run.task.name, record) for record in records):
         why = "" if not records else f"{file.name} is not of this version of seqtext. "
         records, about = _predicted(run, limit, device)
         about = why + about
-    return Held(run, name, log, records, about, device)
+    tested = tested if all(_reads(run.task.name, record) for record in tested) else []
+    return Held(run, name, log, records, tested, about, device)
 
 
 def _reads(task: str, record: dict[str, Any]) -> bool:

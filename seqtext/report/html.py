@@ -6,7 +6,7 @@ The page needs no other file and no script, and has light and dark colours by wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from seqtext import draw
 
@@ -24,7 +24,8 @@ h2 { font-size: 1.3rem; margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 p { max-width: 50rem; margin: .4rem 0; }
 .soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
-nav ul { padding-left: 1.2rem; columns: 16rem; }
+nav ul { padding-left: 1.2rem; columns: 18rem; column-gap: 2.5rem; }
+nav li { overflow-wrap: anywhere; break-inside: avoid; }
 a { color: inherit; }
 .wide { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
@@ -32,15 +33,18 @@ caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child, .text { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); font-weight: 600; }
-th:first-child, td:first-child { white-space: nowrap; }
-td.text { overflow-wrap: anywhere; }
+th:first-child, td { white-space: nowrap; }
+td.long { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 figure { margin: .8rem 0; overflow-x: auto; }
 figure > svg { max-width: 100%; height: auto; }
 figure.whole > svg { max-width: none; }
+figure.map > svg { max-width: max(100%, 28rem); }
+@media (max-width: 40rem) { th, td { padding: .25rem .4rem; } }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0 1.5rem; }
 .text-line { margin: .35rem 0; padding: .35rem .6rem; background: var(--panel); border-radius: .4rem; max-width: none;
   overflow-wrap: anywhere; line-height: 1.9; }
-.text-line > b { font-weight: 600; font-size: .8rem; color: var(--soft); margin-right: .5rem; }
+.text-line > b { font-weight: 600; font-size: .8rem; color: var(--soft); margin-right: .5rem; display: inline-block;
+  min-width: 3.2rem; }
 mark { background: none; color: inherit; padding: .05em .3em; border: 2px solid; border-radius: .4em; }
 mark small { margin-left: .35em; font-weight: 600; }
 .heat { padding: .08em .12em; border-radius: .2em; }
@@ -50,6 +54,10 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 """
 INKS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 """Edges of highlighted spans, after Okabe & Ito 2008; each has its type written beside it as well."""
+
+
+SHORT = 24
+"""Letters of a cell up to which it stands on one line, so that no word of it is broken."""
 
 
 class Section(NamedTuple):
@@ -71,13 +79,14 @@ def paragraph(text: str, *, soft: bool = False) -> str:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "", texts: Sequence[int] = ()
 ) -> str:
-    """A table; columns after the first stand to the right, but for those of `texts`."""
-    wide = {0, *texts}
+    """A table; columns after the first stand to the right, but for those of `texts`, of which long ones are broken."""
+    rows = list(rows)
+    long = {place for place in texts if any(len(str(row[place])) > SHORT for row in rows)}
 
     def cells(row: Sequence[object], tag: str) -> str:
         written = []
         for place, value in enumerate(row):
-            kind = ' class="text"' if place in wide and place in texts else ""
+            kind = f' class="text{" long" if place in long else ""}"' if place in texts else ""
             scope = ' scope="col"' if tag == "th" else ""
             written.append(f"<{tag}{scope}{kind}{' dir=auto' if kind else ''}>{safe(value)}</{tag}>")
         return "<tr>" + "".join(written) + "</tr>\n"
@@ -103,10 +112,11 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], *, caption: st
     )
 
 
-def figure(svg: str, *, caption: str = "", whole: bool = False) -> str:
-    """A picture; `whole` ones keep their size, and scroll."""
+def figure(svg: str, *, caption: str = "", kind: Literal["whole", "map"] | None = None) -> str:
+    """A picture as wide as the page at most; `whole` ones keep their size and scroll, a `map` on a telephone."""
     under = f"<figcaption dir=auto>{safe(caption)}</figcaption>" if caption else ""
-    return f"<figure{' class=whole' if whole else ''}>{svg}{under}</figure>\n"
+    shape = f' class="{kind}"' if kind else ""
+    return f"<figure{shape}>{svg}{under}</figure>\n"
 
 
 def line(name: str, inside: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from seqtext.data.labels import spans
 from seqtext.metrics.bootstrap import Score
 from seqtext.metrics.entities import Counts
 from seqtext.metrics.translation import metrics
-from seqtext.report.held import Held
+from seqtext.tasks.memory import FAR, Memory, Prediction
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Record = dict[str, Any]
 
@@ -38,28 +41,28 @@ def _share(sums: np.ndarray) -> float:
     return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
-def entities(held: Held) -> list[Measure]:
-    scheme = held.run.task.scheme  # type: ignore[attr-defined]
+def entities(task: Any, records: Sequence[Record]) -> list[Measure]:
+    scheme = task.scheme
     rows = []
-    for record in held.records:
+    for record in records:
         gold, found = (set(spans(record[side], scheme)) for side in ("gold", "tags"))
         rows.append((len(gold), len(found), len(gold & found)))
-    keys: list[Hashable] = [(*record["tokens"], *record["gold"]) for record in held.records]
+    keys: list[Hashable] = [(*record["tokens"], *record["gold"]) for record in records]
     score: Score = lambda sums: Counts(*sums.tolist()).f1  # noqa: E731
     return [Measure("f1", "entity F1, %", np.array(rows, float).reshape(-1, 3), score, keys, factor=100.0)]
 
 
-def labels(held: Held) -> list[Measure]:
-    known = [record for record in held.records if record.get("gold")]
+def labels(task: Any, records: Sequence[Record]) -> list[Measure]:
+    known = [record for record in records if record.get("gold")]
     rows = [(record["label"] == record["gold"], 1) for record in known]
     keys: list[Hashable] = [(record.get("text") or " ".join(record["tokens"]), record["gold"]) for record in known]
-    names = ("accuracy", "accuracy, %") if held.task == "sentiment" else ("root", "accuracy at roots, %")
+    names = ("accuracy", "accuracy, %") if task.name == "sentiment" else ("root", "accuracy at roots, %")
     return [Measure(*names, np.array(rows, float).reshape(-1, 2), _share, keys, factor=100.0)]
 
 
-def language(held: Held) -> list[Measure]:
-    rows = [(-record["log_probability"], record["tokens"]) for record in held.records]
-    keys: list[Hashable] = [(record["text"], record["tokens"]) for record in held.records]
+def language(task: Any, records: Sequence[Record]) -> list[Measure]:
+    rows = [(-record["log_probability"], record["tokens"]) for record in records]
+    keys: list[Hashable] = [(record["text"], record["tokens"]) for record in records]
 
     def perplexity(sums: np.ndarray) -> float:
         return math.exp(min(sums[0] / sums[1], 700.0)) if sums[1] else math.nan
@@ -67,10 +70,10 @@ def language(held: Held) -> list[Measure]:
     return [Measure("perplexity", "perplexity", np.array(rows, float).reshape(-1, 2), perplexity, keys, less=True)]
 
 
-def translations(held: Held) -> list[Measure]:
-    ours = [record.get("translation", "") for record in held.records]
-    gold = [record["reference"]["text"] for record in held.records]
-    keys: list[Hashable] = [(record["source"], text) for record, text in zip(held.records, gold)]
+def translations(task: Any, records: Sequence[Record]) -> list[Measure]:
+    ours = [record.get("translation", "") for record in records]
+    gold = [record["reference"]["text"] for record in records]
+    keys: list[Hashable] = [(record["source"], text) for record, text in zip(records, gold)]
     found = []
     for name, metric in metrics().items():
         if name in ("bleu", "chrf2"):
@@ -83,18 +86,49 @@ def translations(held: Held) -> list[Measure]:
     return found
 
 
-MEASURES: dict[str, Callable[[Held], list[Measure]]] = {
+def memories(task: Memory, records: Sequence[Record]) -> list[Measure]:
+    right, distances = task.right(*remembered(task, records))
+    far, counts = distances >= FAR, [len(record["gold"]) for record in records]
+    every = np.stack([right, np.ones(len(right)), right & far, far], axis=1).astype(float)
+    rows = np.array([part.sum(0) for part in np.split(every, np.cumsum(counts)[:-1])])
+    whole = np.stack([rows[:, 0] == rows[:, 1], np.ones(len(rows))], axis=1).astype(float)
+    keys: list[Hashable] = [record["text"] for record in records]
+    found = [
+        Measure("accuracy", "answers right, %", rows[:, :2], _share, keys, factor=100.0),
+        Measure("far_accuracy", f"{FAR} steps back or more, %", rows[:, 2:], _share, keys, factor=100.0),
+        Measure("whole", "sequences all right, %", whole, _share, keys, factor=100.0),
+    ]
+    needed = {"accuracy": True, "far_accuracy": far.any(), "whole": len(right) > len(records)}
+    return [one for one in found if needed[one.key]]
+
+
+def remembered(task: Memory, records: Sequence[Record]) -> tuple[list[Prediction], Dataset]:
+    """Records of the task memory as what its methods take."""
+    from datasets import Dataset
+
+    predictions, rows = [], []
+    for record in records:
+        given = record["answers"] if task.names else map(float, record["answers"])
+        predictions.append(Prediction(tuple(given), tuple(record.get("probabilities", ()))))
+        words = record["text"].split()
+        asked = {"positions": record["positions"], "distances": task.job.ask(words).distances}
+        rows.append({"tokens": words, "answers": record["gold"], **asked})
+    return predictions, Dataset.from_list(rows)
+
+
+MEASURES: dict[str, Callable[[Any, Sequence[Record]], list[Measure]]] = {
     "ner": entities,
     "sentiment": labels,
     "tree-sentiment": labels,
     "lm": language,
     "translation": translations,
+    "memory": memories,
 }
 
 
-def measures(held: Held) -> list[Measure]:
-    """The scores of a run that can be resampled; none where nothing was predicted, or has no gold answer."""
-    return [one for one in MEASURES[held.task](held) if len(one.statistics)] if held.records else []
+def measures(task: Any, records: Sequence[Record]) -> list[Measure]:
+    """The scores that can be resampled; none where nothing was predicted, or has no gold answer."""
+    return [one for one in MEASURES[task.name](task, records) if len(one.statistics)] if records else []
 
 
 def same_examples(one: Measure, other: Measure) -> str | None:

@@ -13,10 +13,13 @@ from seqtext.data.labels import spans
 from seqtext.inspecting.attention import attends, inspect_attention
 from seqtext.inspecting.losses import token_losses
 from seqtext.metrics import classification, entities
-from seqtext.metrics.translation import by_length, quality, sentence_chrf
+from seqtext.metrics.perplexity import LineScore, total
+from seqtext.metrics.translation import quality, sentence_chrf
 from seqtext.plot import INK, attention_figure, drawing, inline
 from seqtext.report.held import Held
 from seqtext.report.html import Section, figure, heated, line, matrix, paragraph, safe, spans_marked, table
+from seqtext.report.measures import remembered
+from seqtext.tasks.translated import length_table
 
 WIDEST = 20
 """Classes of a confusion matrix, at most."""
@@ -30,11 +33,11 @@ class Pictures:
     def __init__(self) -> None:
         self.count = 0
 
-    def add(self, drawn: Callable[[], Any], title: str, *, caption: str = "", whole: bool = False) -> str:
-        """A matplotlib figure as a part of the page."""
+    def add(self, drawn: Callable[[], Any], title: str, *, caption: str = "", kind: Any = None) -> str:
+        """A matplotlib figure as a part of the page, of a `kind` that `html.figure` has."""
         self.count += 1
         with drawing(INK):
-            return figure(inline(drawn(), title=title, number=self.count), caption=caption, whole=whole)
+            return figure(inline(drawn(), title=title, number=self.count), caption=caption, kind=kind)
 
 
 def percent(value: float) -> str:
@@ -151,7 +154,7 @@ def _trees(held: Held, wrong: Sequence[int], count: int) -> str:
             classes=names,
         )
         caption = f"Example {row + 1:,}: gold {record['gold']}, found {record['label']}"
-        parts.append(figure(draw.svg(tree), caption=caption, whole=True))
+        parts.append(figure(draw.svg(tree), caption=caption, kind="whole"))
     return "".join(parts) or paragraph("There is no sentence of a length that a picture has room for.")
 
 
@@ -166,8 +169,14 @@ def written(held: Held, pictures: Pictures, count: int) -> list[Section]:
         caption=f"Of the lines of {SHORT} tokens or more, those with the highest perplexity",
         texts=(3,),
     )
-    read = [record["text"] for record in scored[:200]]
-    costs = token_losses(held.model, read)
+    model: Any = held.model
+    names = getattr(held.run.task, "names", [])
+    if names:
+        lines += _by_label(scored, names)
+    conditioned = model.module.conditioning is not None
+    read = scored[:200]
+    labels = [record["label"] for record in read] if conditioned else None
+    costs = token_losses(model, [record["text"] for record in read], labels)
     every = [(cost.nll, cost.token, before) for each in costs for cost, before in zip(each, _before(each))]
     every.sort(key=lambda one: -one[0])
     surprising = table(
@@ -180,13 +189,28 @@ def written(held: Held, pictures: Pictures, count: int) -> list[Section]:
         line(f"{number}", heated([cost.token for cost in each], [cost.nll for cost in each], unit=" nats"))
         for number, each in enumerate(costs[:count], start=1)
     )
-    samples = held.model.generate("", samples=2, max_tokens=60, seed=1, temperature=0.8)
-    texts = "".join(line(f"{number}", safe(" ↵ ".join(one.text.split("\n")))) for number, one in enumerate(samples, 1))
+    texts = ""
+    for label in names if conditioned else [None]:
+        samples = model.generate("", samples=2, max_tokens=60, seed=1, temperature=0.8, label=label)
+        for number, one in enumerate(samples, start=1):
+            name = f"{number}" if label is None else f"{label} {number}"
+            texts += line(name, safe(" ↵ ".join(one.text.split("\n"))))
     return [
         Section("Perplexity", paragraph(facts) + lines),
         Section("Tokens with the highest loss", surprising + paragraph("The loss of each token:", soft=True) + shown),
         Section("Generated text", paragraph("At temperature 0.8, seed 1, from the beginning of a text.") + texts),
     ]
+
+
+def _by_label(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    rows = []
+    for name in names:
+        scores = [
+            LineScore(-one["log_probability"], one["tokens"], one["unknown"]) for one in records if one["label"] == name
+        ]
+        whole = total(scores)
+        rows.append([name, f"{len(scores):,}", f"{whole.targets:,}", f"{whole.perplexity:.2f}"])
+    return table(["label", "documents", "tokens", "perplexity"], rows, caption="By label")
 
 
 def _before(costs: Sequence[Any]) -> list[str]:
@@ -200,15 +224,7 @@ def translated(held: Held, pictures: Pictures, count: int) -> list[Section]:
     ours = [record.get("translation", "") for record in held.records]
     gold = [record["reference"]["text"] for record in held.records]
     rows = [[row.name, f"{row.score:.2f}", row.signature] for row in quality(ours, gold).table()]
-    buckets = [
-        [
-            f"{one.shortest} to {one.longest}" if one.longest is not None else f"{one.shortest} or more",
-            f"{one.sentences:,}",
-            f"{one.bleu:.2f}",
-            f"{one.length_ratio:.3f}",
-        ]
-        for one in by_length(sources, ours, gold)
-    ]
+    lengths = length_table(sources, ours, gold)
     chrf = sentence_chrf(ours, gold)
     order = sorted(range(len(ours)), key=chrf.__getitem__)
     errors = table(
@@ -219,7 +235,7 @@ def translated(held: Held, pictures: Pictures, count: int) -> list[Section]:
     )
     sections = [
         Section("Translations", table(["score", "", "how"], rows, texts=(2,))),
-        Section("By length of the source", table(["words", "sentences", "BLEU", "length ratio"], buckets)),
+        Section(lengths.title, table(lengths.header, lengths.rows)),
         Section("Worst errors", errors),
     ]
     if attends(held.model):
@@ -232,11 +248,42 @@ def translated(held: Held, pictures: Pictures, count: int) -> list[Section]:
                     partial(attention_figure, seen.source, seen.target, seen.weights),
                     title,
                     caption=f"{record['source']} → {seen.result}",
-                    whole=True,
+                    kind="map",
                 )
             )
         sections.append(Section("Attention", "".join(parts)))
     return sections
+
+
+def recalled(held: Held, pictures: Pictures, count: int) -> list[Section]:
+    task: Any = held.run.task
+    records = held.records
+    predictions, rows = remembered(task, records)
+    right, _ = task.right(predictions, rows)
+    tables = "".join(table(one.header, one.rows, caption=one.title) for one in task.tables(predictions, rows))
+    ends = np.cumsum([len(record["gold"]) for record in records])[:-1]
+    wrong = []
+    for fine, record, given in zip(np.split(right, ends), records, predictions):
+        answers = zip(fine, record["gold"], given.answers, given.probabilities or given.answers)
+        wrong.append([0.0 if one else _fault(*answer) for one, *answer in answers])
+    order = sorted((row for row in range(len(records)) if any(wrong[row])), key=lambda row: -sum(wrong[row]))
+    unit = " probable, and wrong" if task.names else " away"
+    errors = "".join(
+        paragraph(f"Example {row + 1:,}: {np.count_nonzero(wrong[row])} of {len(wrong[row])} wrong", soft=True)
+        + line("read", heated(words := records[row]["text"].split(), [0.0] * len(words)))
+        + line("gold", heated(records[row]["gold"], [0.0] * len(wrong[row])))
+        + line("found", heated(records[row]["answers"], wrong[row], unit=unit))
+        for row in order[:count]
+    )
+    return [
+        Section("Answers", tables),
+        Section("Worst sequences", errors or paragraph("No answer is wrong.")),
+    ]
+
+
+def _fault(gold: str, given: str | float, chance: float) -> float:
+    """How bad a wrong answer is: the probability that it got, or how far a number is away."""
+    return chance if isinstance(given, str) else abs(float(gold) - given)
 
 
 def _readable(records: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
@@ -250,4 +297,5 @@ SECTIONS: dict[str, Callable[[Held, Pictures, int], list[Section]]] = {
     "tree-sentiment": classified,
     "lm": written,
     "translation": translated,
+    "memory": recalled,
 }

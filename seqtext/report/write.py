@@ -20,6 +20,8 @@ from seqtext.report.sections import SECTIONS, Pictures
 
 SAMPLES = 1000
 """Resamples of an interval."""
+Found = Mapping[tuple[str, str], list[Measure]]
+"""The measures of each run and split."""
 
 
 def write_report(
@@ -51,11 +53,15 @@ def write_report(
 def compose(held: Sequence[Held], *, examples: int) -> str:
     """The page."""
     pictures = Pictures()
-    found = {one.name: measures(one) for one in held}
+    found = {
+        (one.name, split): measures(one.run.task, records)
+        for one in held
+        for split, records in (("valid", one.records), ("test", one.tested))
+    }
     tasks = list(dict.fromkeys(one.task for one in held))
     sections = [Section("Scores", _scores(held, found))]
     if len(held) > 1:
-        sections.append(Section("Differences that are not chance", _significance(held, found)))
+        sections.append(Section("Differences, and whether they are chance", _significance(held, found)))
     sections.append(Section("Learning curves", _curves(held, pictures)))
     sections.append(Section("Settings", _settings(held)))
     for one in held:
@@ -86,28 +92,38 @@ def _figure(value: float, one: Measure) -> str:
     return f"{one.factor * value:.2f}"
 
 
-def _scores(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
-    rows = []
+def _scores(held: Sequence[Held], found: Found) -> str:
+    tasks = list(dict.fromkeys(one.task for one in held))
+    rows, bare = [], []
     for one in held:
         meta = one.run.meta
-        for measure in found[one.name]:
-            whole = interval(measure.statistics, measure.score, samples=SAMPLES)
-            between = f"{_figure(whole.low, measure)} to {_figure(whole.high, measure)}"
-            count = f"{len(measure.statistics):,}"
-            rows.append([one.name, one.task, measure.title, _figure(whole.score, measure), between, count])
-            for split, scores in meta["scores"].items():
-                if split != "valid" and measure.key in scores:
-                    value = _figure(scores[measure.key], measure)
-                    examples = meta["data"].get(split, {}).get("examples", 0)
-                    rows.append([one.name, one.task, f"{split}: {measure.title}", value, "", f"{examples:,}"])
-        if not found[one.name]:
-            rows.append([one.name, one.task, "none", "", "", "0"])
+        for split in ("valid", "test"):
+            for measure in found[one.name, split]:
+                whole = interval(measure.statistics, measure.score, samples=SAMPLES)
+                between = f"{_figure(whole.low, measure)} to {_figure(whole.high, measure)}"
+                value, count = _figure(whole.score, measure), f"{len(measure.statistics):,}"
+                rows.append([*_called(one, tasks), split, measure.title, value, between, count])
+        if not one.tested and "test" in meta["scores"]:
+            for measure in found[one.name, "valid"]:
+                if measure.key in meta["scores"]["test"]:
+                    value = _figure(meta["scores"]["test"][measure.key], measure)
+                    examples = meta["data"].get("test", {}).get("examples", 0)
+                    rows.append([*_called(one, tasks), "test", measure.title, value, "", f"{examples:,}"])
+            bare.append(one.name)
+        if not (found[one.name, "valid"] or found[one.name, "test"]):
+            rows.append([*_called(one, tasks), "", "none", "", "", "0"])
     text = table(
-        ["run", "task", "score", "value", "95% interval", "examples"],
+        ["run", *(["task"] if len(tasks) > 1 else []), "split", "score", "value", "95% interval", "examples"],
         rows,
-        caption=f"Of the validation split where no other is named; the interval by {SAMPLES:,} bootstrap resamples",
-        texts=(1, 2),
+        caption=f"Intervals by {SAMPLES:,} bootstrap resamples of the examples",
+        texts=(1, 2, 3) if len(tasks) > 1 else (1, 2),
     )
+    if bare:
+        text += paragraph(
+            f"No interval of the test score of {', '.join(bare)}: an export, or a run of an older version, keeps no "
+            "predictions of its test split.",
+            soft=True,
+        )
     facts = [
         [
             one.name,
@@ -123,7 +139,6 @@ def _scores(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
     ]
     header = ["run", "recipe", "seed", "parameters", "best step", "epochs", "tokens/s in training", "ended"]
     text += table(header, facts, texts=(1, 7))
-    tasks = list(dict.fromkeys(one.task for one in held))
     if len(tasks) > 1:
         text += paragraph(
             f"These runs are of different tasks ({', '.join(tasks)}): their sizes, speed and settings stand side by "
@@ -132,35 +147,45 @@ def _scores(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
     return text
 
 
+def _called(one: Held, tasks: Sequence[str]) -> list[str]:
+    """A run's name, and where there are several tasks its own."""
+    return [one.name, one.task] if len(tasks) > 1 else [one.name]
+
+
 def _speed(one: Held) -> str:
     rates = [line["tokens_per_second"] for line in one.kind("epoch")]
     return f"{sum(rates) / len(rates):,.0f}" if rates else ""
 
 
-def _significance(held: Sequence[Held], found: Mapping[str, list[Measure]]) -> str:
+def _significance(held: Sequence[Held], found: Found) -> str:
     rows, notes = [], []
     for task, same in _by_task(held):
         first, *others = same
         if not others:
             notes.append(f"{first.name} is the only run of the task {task}: there is nothing to compare it with.")
         for other in others:
-            for one, two in zip(found[first.name], found[other.name]):
-                if reason := same_examples(one, two):
-                    notes.append(f"{one.title} of {first.name} and {other.name}: no test, {reason}.")
-                    continue
-                result = paired(one.statistics, two.statistics, one.score, less=one.less, samples=SAMPLES)
-                between = f"{one.factor * result.low:+.2f} to {one.factor * result.high:+.2f}"
-                difference = f"{one.factor * result.difference:+.2f}"
-                names = [other.name, first.name, one.title + (" (less is better)" if one.less else "")]
-                rows.append([*names, difference, between, f"{result.p:.4f}", f"{result.wins:.1%}"])
-            if not (found[first.name] and found[other.name]):
+            for split in ("valid", "test"):
+                for one, two in zip(found[first.name, split], found[other.name, split]):
+                    if reason := same_examples(one, two):
+                        notes.append(f"{one.title} ({split}) of {first.name} and {other.name}: no test, {reason}.")
+                        continue
+                    names = [other.name, first.name, split, one.title + (" (less is better)" if one.less else "")]
+                    rows.append([*names, *_paired(one, two)])
+            if not (found[first.name, "valid"] and found[other.name, "valid"]):
                 notes.append(f"{first.name} and {other.name}: no test, as one of them has no predictions.")
-    header = ["run", "compared with", "score", "difference", "95% interval", "p", "better in"]
+    header = ["run", "compared with", "split", "score", "difference", "95% interval", "p", "better in"]
     text = ""
     if rows:
         caption = f"Paired bootstrap over the same examples (Koehn 2004), {SAMPLES:,} resamples; p as sacreBLEU's"
-        text = table(header, rows, caption=caption, texts=(1, 2))
+        text = table(header, rows, caption=caption, texts=(1, 2, 3))
     return text + "".join(map(paragraph, notes))
+
+
+def _paired(one: Measure, two: Measure) -> list[str]:
+    """The difference two - one, its interval, p, and the share of resamples in which it is the better."""
+    result = paired(one.statistics, two.statistics, one.score, less=one.less, samples=SAMPLES)
+    between = f"{one.factor * result.low:+.2f} to {one.factor * result.high:+.2f}"
+    return [f"{one.factor * result.difference:+.2f}", between, f"{result.p:.4f}", f"{result.wins:.1%}"]
 
 
 def _by_task(held: Sequence[Held]) -> list[tuple[str, list[Held]]]:
@@ -172,17 +197,18 @@ def _by_task(held: Sequence[Held]) -> list[tuple[str, list[Held]]]:
 def _curves(held: Sequence[Held], pictures: Pictures) -> str:
     """Loss, score and gradient, each run a line; those of a task together."""
     parts = []
-    for task, same in _by_task(held):
-        goal = same[0].run.task.goal
+    grouped = _by_task(held)
+    for task, same in grouped:
+        key, of = same[0].run.task.goal.key, f" ({task})" if len(grouped) > 1 else ""
         lines = {one.name: _line(one, ("epoch",), "epoch", "loss") for one in same}
-        parts.append(_curve(pictures, lines, f"Training loss: {task}", "epoch", "loss a target, nats"))
-        lines = {one.name: _line(one, ("valid",), "epoch", one.run.task.goal.key) for one in same}
-        parts.append(_curve(pictures, lines, f"Validation {goal.key}: {task}", "epoch", goal.key))
+        parts.append(_curve(pictures, lines, f"Training loss{of}", "epoch", "loss a target, nats"))
+        lines = {one.name: _line(one, ("valid",), "epoch", key) for one in same}
+        parts.append(_curve(pictures, lines, f"Validation {key}{of}", "epoch", key))
         lines = {one.name: _line(one, ("train",), "step", "grad_norm") for one in same}
         clips = {one.run.recipe.train.clip for one in same}
         limit = (f"clipped at {clips.copy().pop():g}", clips.pop()) if len(clips) == 1 and 0.0 not in clips else None
-        name = f"Gradient before clipping: {task}"
-        parts.append(_curve(pictures, lines, name, "step", "norm of the gradient", limit=limit, log=True))
+        name, y = f"Gradient norm{of}", "norm before clipping"
+        parts.append(_curve(pictures, lines, name, "step", y, limit=limit, log=True))
     shown = "".join(parts)
     if not shown:
         return paragraph("No run holds a report of its training; an export leaves them out.")
@@ -198,6 +224,9 @@ def _curve(pictures: Pictures, lines: Mapping[str, Curve], title: str, x: str, y
     real = {name: line for name, line in lines.items() if line[0]}
     if not real:
         return ""
+    if all(len(steps) == 1 for steps, _ in real.values()):  # a point is no curve
+        points = [f"{name}: {values[0]:.4g} at {x} {steps[0]}" for name, (steps, values) in real.items()]
+        return f"<div><h3>{safe(title)}</h3>{''.join(map(paragraph, points))}</div>\n"
     if how.get("log") and not all(value > 0 for _, values in real.values() for value in values):
         how["log"] = False
     drawn = pictures.add(lambda: line_figure(real, x=x, y=y, **how), title)
@@ -205,19 +234,22 @@ def _curve(pictures: Pictures, lines: Mapping[str, Curve], title: str, x: str, y
 
 
 def _settings(held: Sequence[Held]) -> str:
-    """Where runs differ, and all settings of each."""
-    flat = [_flat(one) for one in held]
+    """Where the runs of a task differ, and all settings of each."""
     text = ""
-    if len(held) > 1:
+    for task, same in _by_task(held):
+        if len(same) == 1:
+            continue
+        flat = [_flat(one) for one in same]
         keys = [key for key in dict.fromkeys(key for one in flat for key in one)]
         rows = [[key, *(one.get(key, "–") for one in flat)] for key in keys]
-        differing = [row for row in rows if len(set(row[1:])) > 1]
-        caption = "Settings that differ; – where the run has no such setting"
-        places = range(1, 1 + len(held))
+        changed = set().union(*(_flat(one, changed=True) for one in same))
+        differing = [row for row in rows if len(set(row[1:])) > 1 and _tells(row, changed)]
+        caption = f"Settings that differ ({task}); – where a run has no such setting"
         if differing:
-            text = table(["setting", *(one.name for one in held)], differing, caption=caption, texts=tuple(places))
+            places = tuple(range(1, 1 + len(same)))
+            text += table(["setting", *(one.name for one in same)], differing, caption=caption, texts=places)
         else:
-            text = paragraph("All settings are the same.")
+            text += paragraph(f"All settings are the same ({task}).")
     for one in held:
         text += f"<details><summary>All settings of {safe(one.name)}</summary><pre>{_verbatim(one)}</pre></details>\n"
     return text
@@ -227,10 +259,15 @@ def _verbatim(one: Held) -> str:
     return "\n".join(safe(line) for line in one.run.recipe.toml().split("\n"))
 
 
-def _flat(one: Held) -> dict[str, str]:
-    """The settings of a run by dotted key, as text."""
+def _tells(row: Sequence[str], changed: set[str]) -> bool:
+    """Whether all runs have this setting, or one has it that is not at its default, or it names a part."""
+    return "–" not in row or row[0] in changed or row[0].rpartition(".")[2] in ("name", "cell")
+
+
+def _flat(one: Held, *, changed: bool = False) -> dict[str, str]:
+    """The settings of a run by dotted key, as text, without those that it does not read; or `changed` ones alone."""
     recipe = one.run.recipe
-    found: dict[str, str] = {"task": one.task, "seed": str(recipe.seed)}
+    found: dict[str, str] = {"seed": str(recipe.seed)}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
@@ -240,5 +277,7 @@ def _flat(one: Held) -> dict[str, str]:
             found[prefix] = "" if value is None else str(value)
 
     for section in ("data", "model", "train"):
-        walk(section, getattr(recipe, section).model_dump())
+        walk(section, getattr(recipe, section).model_dump(exclude_defaults=changed))
+    if found.get("model.recurrence") == "hidden":  # then nothing is fed back
+        found = {key: value for key, value in found.items() if not key.startswith("model.feedback")}
     return found

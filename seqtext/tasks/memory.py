@@ -225,7 +225,7 @@ class Memory:
     def score(self, predictions: Sequence[Prediction], dataset: Dataset) -> dict[str, float]:
         """Shares of right answers, of all and of those about what is `FAR` steps back or more, and of sequences with
         right answers only; of numbers also the mean squared error, and that of always giving their expected value."""
-        right, distances = self._right(predictions, dataset)
+        right, distances = self.right(predictions, dataset)
         whole = np.array([row.all() for row in np.split(right, np.cumsum(_counts(dataset))[:-1])])
         scores = {"accuracy": float(right.mean()) if len(right) else 0.0, "whole": float(whole.mean())}
         if (far := distances >= FAR).any():
@@ -236,7 +236,7 @@ class Memory:
         return scores
 
     def tables(self, predictions: Sequence[Prediction], dataset: Dataset) -> list[Table]:
-        right, distances = self._right(predictions, dataset)
+        right, distances = self.right(predictions, dataset)
         scores = self.score(predictions, dataset)
         rows = []
         for low, high in zip(BOUNDS, (*BOUNDS[1:], None)):
@@ -281,7 +281,7 @@ class Memory:
             facts.append((f"{split} asked", f"{len(distances):,} answers, {steps}"))
         return facts
 
-    def _right(self, predictions: Sequence[Prediction], dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    def right(self, predictions: Sequence[Prediction], dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """(A,) bool: which answers are right; (A,) int: the steps since what is asked was read."""
         distances = _flat(dataset, "distances").to_numpy()
         if not self.names:

@@ -137,6 +137,11 @@ def tables(predictions: Sequence[Translation], dataset: Dataset) -> list[Table]:
     ]
     if warning := tokenization_warning(texts, references):
         rows.append(["WARNING", "", warning])
+    return [Table("Translations", ["", "score", "how"], rows), length_table(sources, texts, references)]
+
+
+def length_table(sources: Sequence[str], texts: Sequence[str], references: Sequence[str]) -> Table:
+    """BLEU by the length of the source."""
     buckets = [
         [
             f"{one.shortest} to {one.longest}" if one.longest is not None else f"{one.shortest} or more",
@@ -146,8 +151,7 @@ def tables(predictions: Sequence[Translation], dataset: Dataset) -> list[Table]:
         ]
         for one in by_length(sources, texts, references)
     ]
-    header = ["words", "sentences", "BLEU", "length ratio"]
-    return [Table("Translations", ["", "score", "how"], rows), Table("By length of the source", header, buckets)]
+    return Table("By length of the source", ["words", "sentences", "BLEU", "length ratio"], buckets)
 
 
 def comparison(baseline: Sequence[Translation], predictions: Sequence[Translation], dataset: Dataset) -> Comparison:

@@ -84,6 +84,14 @@ def test_gradients_of_a_run_and_of_untrained_cells(cli, run, tmp_path):
     assert "rnn (gain 2), clipped" in (tmp_path / "g.svg").read_text(encoding="utf-8")
 
 
+def test_a_run_of_symbols_has_no_vectors_of_words(refused, tmp_path):
+    settings = {"data.examples": 20, "train.epochs": 1, "model.encoder.hidden_size": 4}
+    seqtext.train("memory", overrides=settings, out=tmp_path / "run", device="cpu")
+    assert refused("inspect", "embeddings", tmp_path / "run", "(") == (
+        f"{tmp_path / 'run'}: this run of the task memory has no vectors of words"
+    )
+
+
 def test_what_cannot_be_seen_is_told(refused, run, translator, tmp_path):
     having = "translation with model.decoder.context = attention, sentiment with model.pool.name = attention"
     assert refused("inspect", "attention", run, "x") == (
@@ -106,6 +114,7 @@ def test_what_cannot_be_seen_is_told(refused, run, translator, tmp_path):
     assert refused("inspect", "gradients", "sentiment", "--set", "model.encoder.name=bow") == (
         "sentiment: this model has no recurrent cell"
     )
+    assert refused("inspect", "gradients", "ner", "--gain", -1) == "--gain -1: expected a number above 0"
     assert refused("inspect", "gradients", run, "--gain", 2) == (
         "--gain 2: a trained cell is as it is; give --cells as well"
     )

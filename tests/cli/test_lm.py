@@ -113,7 +113,7 @@ def test_a_label_is_given_to_every_command_that_needs_it(cli, refused, folder):
     lines = cli("evaluate", "run", "--split", "valid").out.splitlines()
     place = lines.index("Documents by label")
     assert lines[place + 1] == "label\tdocuments\ttokens\tperplexity" and lines[place + 2].startswith("calm\t27\t")
-    model = seqtext.load("run", device="cpu")
+    model, ends = seqtext.load("run", device="cpu"), []
     for label in ("calm", "wild"):
         [written] = model.generate("the cat", label=label, greedy=True)
         found = cli("generate", "run", "--label", label, "--prompt", "the cat", "--greedy").out
@@ -123,11 +123,14 @@ def test_a_label_is_given_to_every_command_that_needs_it(cli, refused, folder):
         assert line.startswith(f"{record['log_probability']:.4f}\t{record['perplexity']:.4f}\t")
         [line] = cli("predict", "run", "--label", label, stdin=f"{LINES[0]}\n".encode()).lines
         assert line.startswith(f"{record['log_probability']:.4f}\t")
+        (seen,) = map(json.loads, cli("inspect", "gates", "run", LINES[0], "--label", label, "--json").lines)
+        ends.append(seen["gates"]["state"][-1])
+    assert ends[0] != ends[1]
     needed = "this language model is conditioned on a label: give one by --label; its labels: calm, wild"
-    for command in ("generate", "score"):
-        assert refused(command, "run") == needed
+    for command in (["generate", "run"], ["score", "run"], ["inspect", "gates", "run", LINES[0]]):
+        assert refused(*command) == needed
         unknown = "--label loud: this language model knows no such label; its labels: calm, wild"
-        assert refused(command, "run", "--label", "loud") == unknown
+        assert refused(*command, "--label", "loud") == unknown
     assert refused("generate", "run", "--prompt", "the cat") == needed
     told = refused("train", "lm-conditioned", "data.label_field=feeling", "data.text_field=line", "--data", "moods")
     assert "moods/train.tsv:1: " in told and "'feeling'" in told and "data.label_field" in told

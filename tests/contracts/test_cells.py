@@ -176,7 +176,7 @@ def test_weights_start_as_their_sources_say(name: str, options: dict[str, Any]) 
         assert torch.equal(block, torch.eye(17)) == (options.get("initial", "identity" if relu else "") == "identity")
     assert all((one - other).abs().max() > 0.1 for i, one in enumerate(blocks) for other in blocks[:i])
     usual = type(cell).Options(**options).model_dump()
-    biased = {usual.get(key, 0.0) for key in ("forget_bias", "output_bias")}
+    biased = {usual.get(key, 0.0) for key in ("forget_bias", "output_bias", "update_bias")}
     for key, vector in cell.named_parameters():
         if vector.dim() == 1:
             start = {1.0} if "gain" in key else {0.0, *torch.tensor([*biased]).tolist()}
@@ -197,6 +197,17 @@ def test_where_the_gates_of_an_lstm_start(bias: float | None, gate: str, kernel:
     _, (output, memory) = cell.step(torch.zeros(1, INPUT), (torch.zeros(1, HIDDEN), torch.full((1, HIDDEN), 2.0)))
     close(memory, 2.0 * expected[1:2].sigmoid(), 1e-6)
     close(output, memory.tanh() * expected[3:].sigmoid(), 1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "loop"])
+@pytest.mark.parametrize("bias", [0.0, 2.5])
+def test_a_gru_starts_to_keep_what_its_update_bias_says(bias: float, kernel: str) -> None:
+    cell = build_cell("gru", INPUT, HIDDEN, {"kernel": kernel, "update_bias": bias})
+    for part in cell.parameters():
+        if part.dim() == 2:
+            part.data.zero_()
+    h = torch.randn(2, HIDDEN)
+    close(cell.step(torch.zeros(2, INPUT), (h,))[0], torch.tensor(bias).sigmoid() * h, 1e-6)
 
 
 @pytest.mark.parametrize(

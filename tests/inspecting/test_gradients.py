@@ -93,14 +93,33 @@ def test_singular_values_are_found_at_any_scale() -> None:
     torch.testing.assert_close(largest_singular(matrices), torch.linalg.svdvals(matrices)[:, 0], rtol=1e-9, atol=0.0)
 
 
-def test_cells_of_a_recipe_stand_side_by_side() -> None:
-    overrides = {"model.encoder.hidden_size": 8}
-    cells = "rnn:gain=0.5,rnn:gain=3,lstm:forget_bias=2"
-    found = inspect_gradients("ner", cells=cells, steps=8, overrides=overrides, products=False)
-    assert [one.name for one in found] == ["rnn (gain 0.5)", "rnn (gain 3)", "lstm (forget_bias 2)"]
-    vanishing, exploding, carrying = (one.norms[-1] / one.norms[0] for one in found)
-    assert vanishing < 0.01 < 0.05 < carrying < 1.0 < exploding
-    assert {(one.cell, len(one.norms), len(one.singular)) for one in found} == {("encoder.layers.0.0", 9, 1)}
+def test_cells_of_a_recipe_show_the_vanishing_the_explosion_and_the_cures() -> None:
+    found = inspect_gradients("ner", overrides={"model.encoder.hidden_size": 24}, products=False)
+    names = ["rnn (gain 0.8)", "rnn (gain 2)", "lstm", "gru", "lstm (forget_bias 2)", "gru (update_bias 3)"]
+    assert [one.name for one in found] == names
+    small, large, lstm, gru, open_lstm, open_gru = (one.norms[-1] / one.norms[0] for one in found)
+    assert max(small, gru) < 0.01 < 0.02 < lstm < 0.2 < min(open_lstm, open_gru) < max(open_lstm, open_gru) < 1 < large
+    assert {(one.cell, len(one.norms), len(one.singular)) for one in found} == {("encoder.layers.0.0", 20, 1)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("ner-jordan", {}, 'with model.recurrence = "output" no hidden state is carried from step to step, so that'),
+        ("lm", {"model.recurrence": "both"}, 'with model.recurrence = "both" a language model\'s gradients go back th'),
+        ("ner-esn", {}, "an echo state network: its recurrence stays as it was drawn, with no gates and no gradient"),
+    ],
+)
+def test_what_carries_no_gradient_is_told(recipe: str, overrides: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        inspect_gradients(recipe, overrides=overrides)
+    assert str(raised.value).startswith(f"{recipe}: {message}")
+
+
+def test_a_state_that_is_carried_beside_an_output_is_measured() -> None:
+    overrides = {"model.recurrence": "both", "model.feedback.hidden_size": 8}
+    (found,) = inspect_gradients("ner-jordan", cells="rnn:gain=0.5", steps=4, overrides=overrides, products=False)
+    assert found.cell == "feedback.stack.layers.0.0" and 0.0 < found.norms[-1] < 0.5**4 * found.norms[0]
 
 
 @pytest.mark.parametrize(

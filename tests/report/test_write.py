@@ -14,6 +14,10 @@ from seqtext import api
 from seqtext.api import evaluate
 from seqtext.data.samples import ner_sample
 from seqtext.errors import InputError
+from seqtext.report.held import NEEDED
+from seqtext.report.measures import MEASURES
+from seqtext.report.sections import SECTIONS
+from seqtext.tasks import TASKS
 from tests.cli import toy
 from tests.cli.test_trees import SMALL as TREE_SETTINGS
 from tests.cli.test_trees import write as write_trees
@@ -61,14 +65,14 @@ class Page(HTMLParser):
 def page(out):
     text = out.read_text(encoding="utf-8")
     found = Page(text)
-    assert found.open == [] and "script" not in found.tags and "</svg>" in text
+    assert found.open == [] and "script" not in found.tags
     assert not re.search(r'(?:src|href)="(?!#|data:)', text) and len(set(found.ids)) == len(found.ids)
     return found
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A small run of each task."""
+    """A small run of each task, and of kinds of a task that a report knows apart."""
     folder = tmp_path_factory.mktemp("report")
     small = {"train.epochs": 1, "model.encoder.hidden_size": 8}
     lines = "\n".join(f"the cat no. {n} sees {EVIL} and a dog" for n in range(60))
@@ -81,9 +85,14 @@ def runs(tmp_path_factory):
         ("one", "sentiment", {"data.hold_out": 0.3, "model.pool.name": "attention"}),
         ("two", "sentiment", {"data.hold_out": 0.3, "train.optimizer.lr": 0.05, "train.epochs": 4}),
         ("lm", "lm", {"data.window": 10, "model.tied": False}),
+        ("told", "lm-conditioned", {"data.hold_out": 0.3, "data.window": 5}),
     ):
         data = folder / ("text" if task == "lm" else "reviews.csv")
         seqtext.train(task, data=str(data), overrides=small | settings, out=folder / name, device="cpu")
+    few = {"data.examples": 40, "data.held_out": 20, "train.epochs": 2}
+    for job in ("brackets", "adding"):
+        settings = small | few | {"data.job": {"name": job, "length": 30}}
+        seqtext.train("memory", overrides=settings, out=folder / job, device="cpu")
     trees = write_trees(folder / "treebank")
     seqtext.train("tree-sentiment", data=str(trees), overrides=TREE_SETTINGS, out=folder / "trees", device="cpu")
     toy.trained(toy.write(folder / "pairs"), folder / "pair", epochs=1)
@@ -92,8 +101,12 @@ def runs(tmp_path_factory):
         sentences = ner_sample(split, size=size)
         text = "\n".join("".join(f"{token} {tag}\n" for token, tag in zip(*sentence)) for sentence in sentences)
         (folder / "tags" / f"{split}.conll").write_text(text, encoding="utf-8")
-    learning = small | {"train.epochs": 4, "train.optimizer.lr": 0.02}
-    seqtext.train("ner", data=str(folder / "tags"), overrides=learning, out=folder / "ner", device="cpu")
+    for name, recipe, settings in (
+        ("ner", "ner", small | {"train.epochs": 4, "train.optimizer.lr": 0.02}),
+        ("fed", "ner-jordan", {"train.epochs": 1, "model.feedback.hidden_size": 8}),
+        ("echo", "ner-esn", {"model.encoder.size": 20}),
+    ):
+        seqtext.train(recipe, data=str(folder / "tags"), overrides=settings, out=folder / name, device="cpu")
     return folder
 
 
@@ -103,15 +116,31 @@ PARTS = {
     "one": ["Classes", "Confusion", "Worst errors", "Attention"],
     "trees": ["Classes", "Confusion", "Worst errors", "Trees"],
     "lm": ["Perplexity", "Tokens with the highest loss", "Generated text"],
+    "told": ["Perplexity", "Tokens with the highest loss", "Generated text"],
     "pair": ["Translations", "By length of the source", "Worst errors", "Attention"],
+    "brackets": ["Answers", "Worst sequences"],
+    "adding": ["Answers", "Worst sequences"],
+    "echo": ["Types of entities", "Worst errors", "Entities that were found"],
+    "fed": ["Types of entities", "Worst errors", "Entities that were found"],
 }
 FIGURES = {
     "ner": ("f1", 100),
     "one": ("accuracy", 100),
     "trees": ("root", 100),
     "lm": ("perplexity", 1),
+    "told": ("perplexity", 1),
     "pair": ("bleu", 1),
+    "brackets": ("accuracy", 100),
+    "adding": ("accuracy", 100),
+    "echo": ("f1", 100),
+    "fed": ("f1", 100),
 }
+
+
+def test_every_task_has_its_parts():
+    """A new task: its records (`held`), its scores (`measures`), its sections, and a run of it above."""
+    tested = {"ner", "sentiment", "tree-sentiment", "lm", "translation", "memory"}
+    assert set(NEEDED) == set(MEASURES) == set(SECTIONS) == set(TASKS) == tested
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -121,27 +150,51 @@ def test_a_run_has_every_section_of_its_task_and_its_own_score(runs, tmp_path, n
     assert list(found.sections) == COMMON + PARTS[name]
     meta = json.loads((runs / name / "meta.json").read_text(encoding="utf-8"))
     key, factor = FIGURES[name]
-    for split in ("valid", "test"):
-        assert f" {factor * meta['scores'][split][key]:.2f} " in found.sections["Scores"]
-    value, low, high = map(float, re.search(r"([\d.]+) ([\d.]+) to ([\d.]+)", found.sections["Scores"]).groups())
-    assert low <= value <= high
-    assert "Training loss" in found.sections["Learning curves"] and "train.optimizer" in found.sections["Settings"]
+    for split in set(meta["scores"]):
+        interval = re.search(rf" {split} .*? ([\d.]+) ([\d.]+) to ([\d.]+)", found.sections["Scores"])
+        value, low, high = map(float, interval.groups())
+        assert low <= value <= high and value == round(factor * meta["scores"][split][key], 2)
+    curves = found.sections["Learning curves"]
+    assert ("at epoch 1" in curves) == (meta["epochs"] == 1)  # a number, for one point is no curve
+    assert "Training loss" in curves and "train.optimizer" in found.sections["Settings"]
+
+
+def test_what_only_some_runs_of_a_task_have_is_shown(runs, tmp_path):
+    found = page(api.report([runs / "told"], tmp_path / "report.html", device="cpu"))
+    scored = evaluate(runs / "told", split="valid", device="cpu").scores
+    for label in ("0", "1"):
+        assert re.search(rf" {label} \d+ \d+ {scored[f'perplexity/{label}']:.2f} ", found.sections["Perplexity"])
+        assert all(f" {label} {number} " in found.sections["Generated text"] for number in (1, 2))
+    found = page(api.report([runs / "brackets"], tmp_path / "report.html", device="cpu"))
+    scored = evaluate(runs / "brackets", split="valid", device="cpu").scores
+    for title, key in (("20 steps back or more", "far_accuracy"), ("sequences all right", "whole")):
+        assert f"valid {title}, % {100 * scored[key]:.2f} " in found.sections["Scores"]
+    wrong = found.sections["Worst sequences"]
+    assert "of 30 wrong" in wrong and "read" in wrong
 
 
 def test_runs_of_one_task_are_compared_example_by_example(runs, tmp_path):
     found = page(api.report([runs / "one", runs / "two"], tmp_path / "report.html", device="cpu"))
-    assert list(found.sections)[1] == "Differences that are not chance"
-    tested = found.sections["Differences that are not chance"]
+    assert list(found.sections)[1] == "Differences, and whether they are chance"
+    tested = found.sections["Differences, and whether they are chance"]
     scores = [evaluate(runs / name, split="valid", device="cpu").scores["accuracy"] for name in ("one", "two")]
-    assert f"two one accuracy, % {100 * (scores[1] - scores[0]):+.2f}" in tested
-    assert "model.pool.name attention max" in found.sections["Settings"]
-    assert "data.hold_out" not in found.sections["Settings"].split("All settings")[0]
+    assert f"two one valid accuracy, % {100 * (scores[1] - scores[0]):+.2f}" in tested
+    differing = found.sections["Settings"].split("All settings")[0]
+    assert "model.pool.name attention max" in differing and "data.hold_out" not in differing
+    assert "svg" in found.tags
+
+
+def test_settings_that_nobody_reads_make_no_difference(runs, tmp_path):
+    found = page(api.report([runs / "ner", runs / "fed", runs / "lm"], tmp_path / "report.html", device="cpu"))
+    differing = found.sections["Settings"].split("All settings")[0]
+    assert "model.recurrence hidden output" in differing and "model.feedback.teacher_forcing – 0.9" in differing
+    assert "model.feedback.layers" not in differing and "model.tied" not in differing
 
 
 def test_runs_of_different_tasks_stand_side_by_side_and_it_says_what_cannot_be_compared(runs, tmp_path):
     found = page(api.report([runs / "lm", runs / "ner", runs / "one"], tmp_path / "report.html", device="cpu"))
     assert "These runs are of different tasks (lm, ner, sentiment)" in found.sections["Scores"]
-    tested = found.sections["Differences that are not chance"]
+    tested = found.sections["Differences, and whether they are chance"]
     assert "ner is the only run of the task ner: there is nothing to compare it with." in tested
     assert {"lm: Perplexity", "ner: Types of entities", "one: Attention"} <= set(found.sections)
 
@@ -153,7 +206,7 @@ def test_other_examples_are_not_tested_against_each_other(runs, tmp_path):
     (other / "predictions.valid.jsonl").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
     found = page(api.report([runs / "one", other], tmp_path / "report.html", device="cpu"))
     counts = f"no test, they were scored on {len(lines)} and {len(lines) - 1} examples"
-    assert counts in found.sections["Differences that are not chance"]
+    assert counts in found.sections["Differences, and whether they are chance"]
 
 
 def test_what_a_text_says_is_never_code(runs, tmp_path):
@@ -168,11 +221,12 @@ def test_what_a_text_says_is_never_code(runs, tmp_path):
 def test_without_predictions_some_are_made_and_counted(runs, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(runs / "ner", bare)
-    for name in ("predictions.valid.jsonl", "metrics.jsonl"):
+    for name in ("predictions.valid.jsonl", "predictions.test.jsonl", "metrics.jsonl"):
         (bare / name).unlink()
     found = page(api.report([bare, runs / "lm"], tmp_path / "report.html", limit=7, device="cpu"))
     about = "The first 7 of 30 examples of the validation split, predicted anew."
     assert about in found.sections["bare: Types of entities"]
+    assert "No interval of the test score of bare:" in found.sections["Scores"]
 
 
 def test_what_cannot_be_reported_is_told_and_nothing_written(runs, tmp_path, monkeypatch):

@@ -1,0 +1,26 @@
+"""Gates are shown of the states that a model really had, however they went from step to step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seqtext.config import parse
+from seqtext.inspecting.gates import gates_of
+from seqtext.inspecting.watching import cells_of, watching
+from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
+
+
+@pytest.mark.parametrize("recurrence", ["hidden", "output", "both", "output of words"])
+def test_states_are_those_of_the_model(recurrence: str) -> None:
+    values = {"embedding_size": 3, "recurrence": recurrence.split()[0], "encoder": {"hidden_size": 4}}
+    if recurrence == "output of words":
+        values["feedback"] = {"of": "word"}
+    torch.manual_seed(2)
+    module = LanguageModel(parse(LanguageModelConfig, values, source="test"), 9).eval()
+    for part in module.parameters():
+        part.data.normal_()
+    with torch.no_grad(), watching(cells_of(module)) as seen:
+        states = module(torch.tensor([[1, 5, 2, 8, 5]])).states
+    (only,) = seen.values()
+    torch.testing.assert_close(gates_of(only)["state"], states[0])
