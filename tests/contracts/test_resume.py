@@ -62,7 +62,9 @@ def assert_same_run(run, reference):
         assert about == told and found.keys() == expected.keys(), name
         assert [key for key in expected if not torch.equal(found[key], expected[key])] == [], name
     assert metrics(run) == metrics(reference)
-    for name in ("checkpoints/last/state.json", "predictions.valid.jsonl", "predictions.test.jsonl", "recipe.toml"):
+    predictions = sorted(path.name for path in reference.glob("predictions.*.jsonl"))  # some have no test part
+    assert sorted(path.name for path in run.glob("predictions.*.jsonl")) == predictions and predictions
+    for name in ("checkpoints/last/state.json", "recipe.toml", *predictions):
         assert (run / name).read_bytes() == (reference / name).read_bytes(), name
     facts = [json.loads((folder / "meta.json").read_text(encoding="utf-8")) for folder in (run, reference)]
     assert facts[0] == facts[1]
