@@ -146,7 +146,7 @@ def _conclusions(found: Rows, jobs: Mapping[str, Any], names: Sequence[str]) -> 
         if any(word != "-" for word in told):
             rows.append([variant, *told])
     _or_nothing(["against the better of lstm and gru", *jobs], rows)
-    if rows:
+    if rows and all(any((job, leader) in found for job in jobs) for leader in ("lstm", "gru")):
         ahead = [row[0] for row in rows if any(cell.startswith("better") for cell in row[1:])]
         print(
             "\n"

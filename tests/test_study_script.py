@@ -132,6 +132,9 @@ def test_the_tables_say_which_conclusions_hold(capsys):
         "30 runs, 0.3 hours of one core; commits abc",
     ):
         assert line in told.splitlines(), (line, told)
+    alone = [row for row in rows if row["variant"] != "gru"]
+    study_table.show(alone, study_cells.JOBS, list(study_cells.VARIANTS))
+    assert "Ahead of both" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("job", study_cells.JOBS)

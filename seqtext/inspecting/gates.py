@@ -12,6 +12,7 @@ from seqtext.errors import InputError
 from seqtext.inspecting.reading import read
 from seqtext.inspecting.watching import Seen, kind_of
 from seqtext.model import Model
+from seqtext.nn.clockwork import Clockwork
 from seqtext.nn.gates import GATES, tells
 
 
@@ -34,7 +35,7 @@ class Gated:
         return {"name": self.name, "cell": self.cell, "tokens": self.tokens, "gates": values}
 
     def liveliest(self, count: int) -> list[int]:
-        """The units whose last member of the state varies most over the text, in their order."""
+        """The units whose memory, or else state, varies most over the text, in their order."""
         spread = list(self.gates.values())[-1].var(dim=0, unbiased=False)  # (H,)
         return sorted(spread.argsort(descending=True, stable=True)[:count].tolist())
 
@@ -64,7 +65,8 @@ def gates_of(seen: Seen) -> dict[str, Tensor]:
     """(T, H) of each gate and member of the state over what a cell read of a text, in the order it read it."""
     cell = seen.cell
     tell = GATES[kind_of(cell)]
-    members = ["state", "memory", *(f"memory {number}" for number in range(2, cell.parts))][: cell.parts]
+    told = 1 if isinstance(cell, Clockwork) else cell.parts  # its other part counts steps
+    members = ["state", "memory", *(f"memory {number}" for number in range(2, cell.parts))][:told]
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for x, state in seen.pieces():

@@ -14,7 +14,7 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --soft: #5c5f66; --line: #d5d7db; --panel: #f5f6f8;
   --heat: 0, 114, 178; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e8e8e8; --soft: #a4a8b0; --line: #3a3e46;
-  --panel: #1f2228; --heat: 86, 180, 233; } }
+  --panel: #1f2228; --heat: 20, 120, 190; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }

@@ -17,6 +17,7 @@ from seqtext.report.held import Held, hold
 from seqtext.report.html import Section, page, paragraph, safe, table
 from seqtext.report.measures import Measure, measures, same_examples
 from seqtext.report.sections import SECTIONS, Pictures
+from seqtext.training.config import Ridge
 
 SAMPLES = 1000
 """Resamples of an interval."""
@@ -141,8 +142,9 @@ def _scores(held: Sequence[Held], found: Found) -> str:
     text += table(header, facts, texts=(1, 7))
     if len(tasks) > 1:
         text += paragraph(
-            f"These runs are of different tasks ({', '.join(tasks)}): their sizes, speed and settings stand side by "
-            "side, but their scores measure different things, on other data, and cannot be compared."
+            f"These runs are of different tasks ({', '.join(tasks)}): their sizes and speed stand side by side, "
+            "but their scores measure different things, on other data, and cannot be compared; nor can their settings, "
+            "which are listed run by run."
         )
     return text
 
@@ -200,8 +202,11 @@ def _curves(held: Sequence[Held], pictures: Pictures) -> str:
     grouped = _by_task(held)
     for task, same in grouped:
         key, of = same[0].run.task.goal.key, f" ({task})" if len(grouped) > 1 else ""
-        lines = {one.name: _line(one, ("epoch",), "epoch", "loss") for one in same}
+        solved = [one for one in same if isinstance(one.run.recipe.train.optimizer, Ridge)]
+        lines = {one.name: _line(one, ("epoch",), "epoch", "loss") for one in same if one not in solved}
         parts.append(_curve(pictures, lines, f"Training loss{of}", "epoch", "loss a target, nats"))
+        lines = {one.name: _line(one, ("epoch",), "epoch", "loss") for one in solved}  # not nats: on no axis with them
+        parts.append(_curve(pictures, lines, f"Squared error of the solved read-out{of}", "epoch", "mean over targets"))
         lines = {one.name: _line(one, ("valid",), "epoch", key) for one in same}
         parts.append(_curve(pictures, lines, f"Validation {key}{of}", "epoch", key))
         lines = {one.name: _line(one, ("train",), "step", "grad_norm") for one in same}

@@ -24,3 +24,13 @@ def test_states_are_those_of_the_model(recurrence: str) -> None:
         states = module(torch.tensor([[1, 5, 2, 8, 5]])).states
     (only,) = seen.values()
     torch.testing.assert_close(gates_of(only)["state"], states[0])
+
+
+def test_the_steps_that_a_clockwork_counts_are_no_memory() -> None:
+    encoder = {"cell": "clockwork", "cell_options": {"periods": [1, 3]}, "hidden_size": 4}
+    values = {"embedding_size": 3, "encoder": encoder}
+    module = LanguageModel(parse(LanguageModelConfig, values, source="test"), 9).eval()
+    with torch.no_grad(), watching(cells_of(module)) as seen:
+        module(torch.tensor([[1, 5, 2]]))
+    (only,) = seen.values()
+    assert list(gates_of(only)) == ["state"]

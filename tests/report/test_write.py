@@ -194,6 +194,7 @@ def test_settings_that_nobody_reads_make_no_difference(runs, tmp_path):
 def test_runs_of_different_tasks_stand_side_by_side_and_it_says_what_cannot_be_compared(runs, tmp_path):
     found = page(api.report([runs / "lm", runs / "ner", runs / "one"], tmp_path / "report.html", device="cpu"))
     assert "These runs are of different tasks (lm, ner, sentiment)" in found.sections["Scores"]
+    assert "nor can their settings, which are listed run by run" in found.sections["Scores"]
     tested = found.sections["Differences, and whether they are chance"]
     assert "ner is the only run of the task ner: there is nothing to compare it with." in tested
     assert {"lm: Perplexity", "ner: Types of entities", "one: Attention"} <= set(found.sections)
