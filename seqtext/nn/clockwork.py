@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from seqtext.config import Config
 from seqtext.nn.cell import FURTHEST, State
-from seqtext.nn.looped import Looped, Matrix, Product, squash
+from seqtext.nn.looped import Looped, squash, tanh_back
+from seqtext.nn.matrix import Matrix
 
 
 class ClockworkOptions(Config):
@@ -65,7 +67,14 @@ class Clockwork(Looped):
                 f"cell_options.periods: {len(options.periods)} periods need at least as many units, got {hidden_size}"
             )
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
         h, clock = state
-        h = torch.where(clock == 0, squash(given + products[0](h)), h)
-        return h, torch.remainder(clock + 1, self.periods)
+        moves = clock == 0
+        new = squash(given + uses[0](h))
+        return (torch.where(moves, new, h), torch.remainder(clock + 1, self.periods)), (h, moves, new)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (grad, of_clock), (h, moves, new) = grads, kept
+        moved = grad * moves
+        of_new = tanh_back(moved, new)
+        return of_new, (uses[0].backward(h, of_new) + (grad - moved), of_clock)

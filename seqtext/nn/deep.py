@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqtext.nn.cell import Cell, State, zero_state
 from seqtext.nn.looped import Looped
+from seqtext.nn.shared import SharedVector
 
 
 class Deep(Looped):
@@ -35,16 +36,30 @@ class Deep(Looped):
         cells: Any = self.transitions
         for cell in cells:
             cell.weight_dropout = self.weight_dropout
-        return [(cell, None if depth == 0 else cell.given(None)[0], cell.begin()) for depth, cell in enumerate(cells)]
+        own = [None, *(SharedVector(cell.given(None).flatten()) for cell in cells[1:])]
+        return [(cell, each, cell.begin()) for cell, each in zip(cells, own)]
+
+    def tokens(self, uses: Sequence[Any]) -> list[Tensor]:
+        found = [own.token for _, own, _ in uses if own is not None]
+        return found + [token for cell, _, each in uses for token in cell.tokens(each)]
 
     def given(self, x: Tensor | None) -> Tensor:
         first: Any = self.transitions[0]
         return first.given(x)
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Any]) -> State:
-        for cell, own, each in products:
-            state = cell.advance(given if own is None else own, state, each)
-        return state
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        noted = []
+        for cell, own, each in uses:
+            state, kept = cell.advance(given if own is None else own.value.expand_as(given), state, each)
+            noted.append(kept)
+        return state, noted
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        for (cell, own, each), noted in zip(uses[::-1], kept[::-1]):
+            of_given, grads = cell.retreat(grads, noted, each)
+            if own is not None:
+                own.gather(of_given.sum(0))
+        return of_given, grads
 
 
 class Dilated(Cell):

@@ -10,9 +10,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqtext.nn.cell import Cell, State, zero_state
 from seqtext.nn.int8 import Int8Kernel
-from seqtext.nn.looped import Looped
+from seqtext.nn.looped import Looped, Stepped
 from seqtext.nn.looped_cells import GRUOptions, LoopedGRU, LoopedLSTM, LoopedRNN, LSTMOptions, RNNOptions
-from seqtext.nn.products import product, tanh, without_gradient
+from seqtext.nn.matrix import begun, dropped, formatted
+from seqtext.nn.products import ONEDNN, product, tanh, without_gradient
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
 FUNCTIONS: dict[str, Any] = {
@@ -24,10 +25,13 @@ FUNCTIONS: dict[str, Any] = {
 """The fused kernels as functions of their weights."""
 
 
-class Fused(Cell):
+class Fused(Stepped):
     """Base of the cells that torch has a fused kernel for.
 
     Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
+
+    On a CPU the kernels of the plain recurrence and of the GRU are loops as well, which note every operation for
+    autograd and have a slower product: where states are many, our loop runs instead, with the kernel's weights.
     """
 
     deepens = True
@@ -35,6 +39,8 @@ class Fused(Cell):
     """Blocks of H rows in the weight matrices."""
     by_equations: ClassVar[type[Looped]]
     """The class for options, and for depths of a step, that the kernel does not know."""
+    loops: ClassVar[bool] = False
+    """Whether the kernel is a loop on a CPU. Then `advance` and `retreat` are there."""
 
     def __init__(self, kernel: nn.RNNBase) -> None:
         super().__init__(kernel.input_size, kernel.hidden_size)
@@ -57,6 +63,8 @@ class Fused(Cell):
         if x.size(1) == 1 and x.size(0) and _by_hand(x):
             end = self.once(x.squeeze(1), zero_state(self, x) if state is None else state)
             return end[0].unsqueeze(1), end
+        if self.loops and self._is_slow(x):
+            return self.loop(x, state, lengths)
         start = self._pack(state)
         if lengths is None or bool((lengths == x.size(1)).all()):
             states, end = self._run(x, start)
@@ -112,12 +120,33 @@ class Fused(Cell):
     def _weights(self) -> list[Tensor]:
         """The weights as the kernels take them; in training with entries of the recurrent matrix dropped."""
         kernel = self.kernel
-        recurrent = kernel.weight_hh_l0
-        if self.training and self.weight_dropout:
-            keep = 1.0 - self.weight_dropout
-            # Drawn by `rand`, which is five times faster on a CPU than dropout's own `bernoulli_`.
-            recurrent = recurrent * torch.rand_like(recurrent).lt_(keep).div_(keep)
+        recurrent = dropped(kernel.weight_hh_l0, self.weight_dropout if self.training else 0.0)
         return [kernel.weight_ih_l0, recurrent, kernel.bias_ih_l0, kernel.bias_hh_l0]
+
+    def _is_slow(self, x: Tensor) -> bool:
+        """Whether the kernel is slower for x (B, T, D) than `loop`, as measured (docs/performance.md)."""
+        number = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        trains = torch.is_grad_enabled()
+        return (
+            ONEDNN
+            and x.device.type == "cpu"
+            and isinstance(self.kernel, nn.RNNBase)  # and not what stands in for it in an export
+            and self.options.kernel != "fused"
+            and self.hidden_size >= WIDE
+            and x.size(0) * self.hidden_size >= MANY
+            and x.size(1) > 0
+            and (number == torch.float32 or (number == torch.bfloat16 and not trains))
+        )
+
+    def begin(self) -> list[Any]:
+        _, recurrent, _, bias = (formatted(weight) for weight in self._weights())
+        return [begun(recurrent, bias)]
+
+    def given(self, x: Tensor | None) -> Tensor:
+        assert x is not None
+        kernel = self.kernel
+        product = begun(formatted(kernel.weight_ih_l0), formatted(kernel.bias_ih_l0))
+        return product(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _pack(self, state: State | None) -> Any:
         """Our tuple of (B, H) as the (1, B, H) that the kernel takes."""
@@ -134,6 +163,8 @@ class RNN(Fused):
 
     Options = RNNOptions
     by_equations = LoopedRNN
+    loops = True
+    advance, retreat = LoopedRNN.advance, LoopedRNN.retreat
     gates = 1
 
     def __init__(self, input_size: int, hidden_size: int, options: RNNOptions | None = None) -> None:
@@ -205,6 +236,8 @@ class GRU(Fused):
 
     Options = GRUOptions
     by_equations = LoopedGRU
+    loops = True
+    advance, retreat = LoopedGRU.advance, LoopedGRU.retreat
     gates = 3
 
     def __init__(self, input_size: int, hidden_size: int, options: GRUOptions | None = None) -> None:
@@ -222,6 +255,8 @@ class GRU(Fused):
         return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
 
 
+WIDE, MANY = 128, 4096
+"""Features of a state, and entries of all rows' states, from which on the loop is the faster of the two."""
 FEW = 256
 """Rows of a single step in bf16 up to which the equations are faster than the kernel, which lays out weights anew."""
 

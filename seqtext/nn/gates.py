@@ -51,12 +51,7 @@ def normed_lstm_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
 def mogrifier_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     """Melis 2020: those of an LSTM, of the x and the h that have gated each other."""
     from_h, from_x, *rounds = cell.begin()
-    h = state[0]
-    for number, gate in enumerate(rounds):
-        if number % 2 == 0:
-            x = 2.0 * gate(h).sigmoid() * x
-        else:
-            h = 2.0 * gate(x).sigmoid() * h
+    x, h, _ = cell.mogrified(x, state[0], rounds)
     return _four(from_x(x) + from_h(h))
 
 
@@ -67,7 +62,6 @@ def gru_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     else:
         given, kept = _given(cell, x), cell.begin()[0](state[0])
     (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in (given, kept))
-    hn = hn if hasattr(cell, "kernel") else hn + cell.bias
     reset = (xr + hr).sigmoid()
     return {"reset": reset, "update": (xz + hz).sigmoid(), "candidate": (xn + reset * hn).tanh()}
 
@@ -82,9 +76,10 @@ def normed_gru_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
 
 def mutant_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     """Jozefowicz 2015: h' = update * candidate + (1 - update) * h; the reset gate lets h into the candidate."""
-    products = cell.begin()
-    z, r, new = _given(cell, x).chunk(3, dim=1)
-    z, r = (gate.sigmoid() for gate in cell.gates_of(z, r, state[0], products))
+    products, size = cell.begin(), 2 * cell.hidden_size
+    given = _given(cell, x)
+    gates, _ = cell.gates_of(given[:, :size], state[0], products)
+    (z, r), new = gates.sigmoid().chunk(2, dim=1), given[:, size:]
     return {"reset": r, "update": z, "candidate": (new + products[-1](r * state[0])).tanh()}
 
 

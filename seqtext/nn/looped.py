@@ -1,68 +1,98 @@
 """Cells by their equations: what x gives to all steps is one product, and the rest is a loop over the steps.
 
-A cell says what a step does, `advance`; autograd makes its gradient. The gradient of a recurrent matrix is gathered
-over the steps and made once (`shared.Shared`). Gates and states are float32 where products are in fewer bits.
+A cell says what a step does, `advance`, and what its gradient is, `retreat`; the loop is one function to autograd,
+which otherwise would note a dozen operations a step and take as long over its notes as over the sums. Gradients of
+recurrent weights are gathered over the steps and made once (`shared.Shared`). Gates and states are float32 where
+products are in fewer bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from seqtext.nn.cell import Cell, State, last_of, zero_state
-from seqtext.nn.products import product, tanh
-from seqtext.nn.shared import Shared
-
-Product: TypeAlias = Callable[[Tensor], Tensor]
-"""x (N, I) -> (N, O)."""
+from seqtext.nn.matrix import Matrix
+from seqtext.nn.products import tanh
 
 
-class Matrix(nn.Module):
-    """W x + b as the steps of one pass use it: W (O, I), b (O,) where it has one."""
+class Stepped(Cell):
+    """Base of the cells that a loop over the steps computes."""
 
-    mask: Tensor | None
+    rates: tuple[float, ...] = ()
+    """Zoneout: the chance that a unit keeps its last value, for each part of the state (Krueger 2017)."""
 
-    def __init__(self, columns: int, rows: int, *, bias: bool = False, mask: Tensor | None = None) -> None:
-        """`mask` (O, I) has 0 at entries that are always 0. Of no column there is no W, and b is all."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, columns)) if columns else None
-        self.bias = nn.Parameter(torch.empty(rows)) if bias else None
-        self.register_buffer("mask", mask, persistent=False)
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        """One step: what x gives (B, G), a state of (B, H), and the weights that `begin` made -> the next state.
 
-    def drawn(self, *, drop: float = 0.0) -> tuple[Tensor, Tensor | None]:
-        """W, a share of its entries dropped, and b, in the number format that products are computed in."""
-        assert self.weight is not None
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        device = weight.device.type
-        if self.mask is not None:
-            weight = weight * self.mask
-        if drop:
-            # Drawn by `rand`, which is five times faster on a CPU than dropout's own `bernoulli_`.
-            weight = weight * torch.rand_like(weight).lt_(1.0 - drop).div_(1.0 - drop)
-        number = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        weight, bias = weight.to(number), None if bias is None else bias.to(number)
-        return weight, bias
+        With it what `retreat` needs to know. Of operations that autograd knows too, none of them in place.
+        """
+        raise NotImplementedError
 
-    def begin(self, *, drop: float = 0.0, biased: bool = True) -> Product:
-        """The product for one forward pass, a share of the entries of W dropped, with the bias where wanted."""
-        weight, bias = self.drawn(drop=drop)
-        bias, number = bias if biased else None, weight.dtype
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        """The gradient of a step: that of the state after it -> that of what x gave, and of the state before.
+
+        Those of the weights are gathered in `uses`.
+        """
+        raise NotImplementedError
+
+    def begin(self) -> list[Any]:
+        """The weights as all steps of one forward pass use them."""
+        raise NotImplementedError
+
+    def given(self, x: Tensor | None) -> Tensor:
+        """What x (T, B, D) gives to each step, (T, B, G); a cell without input gives its bias, (1, 1, G)."""
+        raise NotImplementedError
+
+    def tokens(self, uses: Sequence[Any]) -> list[Tensor]:
+        """Those by which autograd knows that a pass depends on the weights."""
+        return [use.token for use in uses]
+
+    def loop(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """What `forward` gives, step by step."""
+        number = torch.promote_types(x.dtype, torch.float32)
+        start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
+        parts = self.parts_of(x.transpose(0, 1), start)
+        if lengths is not None and bool((lengths != x.size(1)).any()):
+            end = tuple(last_of(_stacked(part), first, lengths) for part, first in zip(parts, start))
+        else:
+            end = tuple(part[-1] for part in parts)
+        return _stacked(parts[0]).transpose(0, 1).to(x.dtype), tuple(part.to(x.dtype) for part in end)
+
+    def parts_of(self, x: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
+        """x (T, B, D), the state before -> each part of the state at all steps, T of (B, H)."""
+        uses, given = self.begin(), self.given(x).to(start[0].dtype)
         if torch.is_grad_enabled():
-            shared = Shared(weight, bias)
-            return lambda x: shared(x.to(number))
-        return lambda x: product(x.to(number), weight, bias)
+            return _Loop.apply(self, uses, given, *start, *self.tokens(uses))
+        now, steps = start, []
+        for step in given.unbind(0):
+            now, _ = self.stepped(step, now, uses)
+            steps.append(now)
+        return list(zip(*steps))
 
-    def over(self, x: Tensor, *, biased: bool = True) -> Tensor:
-        """x (T, B, I) -> (T, B, O), in one product; in float32 at least."""
-        found = self.begin(biased=biased)(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return found.to(torch.promote_types(x.dtype, torch.float32))
+    def stepped(self, given: Tensor, old: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        """`advance` and zoneout: each unit keeps its last value by chance; at prediction, the mean of what could be."""
+        new, kept = self.advance(given, old, uses)
+        if not any(self.rates):
+            return new, (kept, ())
+        shares: list[Any] = list(self.rates)  # of the old value
+        if self.training:
+            shares = [torch.rand_like(after).lt(rate).to(after.dtype) for after, rate in zip(new, self.rates)]
+        return tuple(torch.lerp(after, before, share) for after, before, share in zip(new, old, shares)), (kept, shares)
+
+    def unstepped(self, grads: State, noted: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        """`retreat` from what `stepped` gave."""
+        kept, shares = noted
+        held = [grad * share for grad, share in zip(grads, shares)]
+        grads = tuple(grad - each for grad, each in zip(grads, held)) if held else grads
+        of_given, before = self.retreat(grads, kept, uses)
+        return of_given, tuple(grad + each for grad, each in zip(before, held)) if held else before
 
 
-class Looped(Cell):
+class Looped(Stepped):
     """Base of the cells by equations.
 
     Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
@@ -80,8 +110,6 @@ class Looped(Cell):
         blocks = self.gates if gates is None else gates
         self.input = Matrix(input_size, blocks * hidden_size, bias=True)
         self.recurrent = nn.ModuleList(Matrix(hidden_size, rows * hidden_size) for rows in (recurrent or (blocks,)))
-        self.rates = (0.0,) * self.parts
-        """Zoneout: the chance that a unit keeps its last value, for each part of the state (Krueger 2017)."""
 
     def reset_parameters(self) -> None:
         for matrix in self.modules():
@@ -95,67 +123,64 @@ class Looped(Cell):
             for block in matrix.weight.data.split(self.hidden_size):
                 nn.init.orthogonal_(block)
 
-    def advance(self, given: Any, state: State, products: Sequence[Product]) -> State:
-        """One step: what x gives (B, G), a state of (B, H), and the products that `begin` made -> the next state."""
-        raise NotImplementedError
-
-    def begin(self) -> list[Product]:
-        """The products of all steps of one forward pass: with the recurrent matrices, in their order."""
+    def begin(self) -> list[Any]:
+        """Recurrent matrices in their order, and other weights after them."""
         matrices: Any = self.recurrent
         return [matrix.begin(drop=self.weight_dropout if self.training else 0.0) for matrix in matrices]
 
     def given(self, x: Tensor | None) -> Tensor:
-        """What x (T, B, D) gives to each step, (T, B, G); a cell without input gives its bias, (1, 1, G)."""
         if x is None:
             assert self.input.bias is not None
             return self.input.bias.view(1, 1, -1)
         return self.input.over(x)
 
     def forward(self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        number = torch.promote_types(x.dtype, torch.float32)
-        start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
-        parts = self.run(x.transpose(0, 1), start)
-        if lengths is not None and bool((lengths != x.size(1)).any()):
-            end = tuple(last_of(stacked(part), first, lengths) for part, first in zip(parts, start))
-        else:
-            end = tuple(part[-1] for part in parts)
-        return stacked(parts[0]).transpose(0, 1).to(x.dtype), tuple(part.to(x.dtype) for part in end)
-
-    def run(self, x: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
-        """x (T, B, D), the state before -> each part of the state at all steps, T of (B, H)."""
-        now, steps, products = start, [], self.begin()
-        for step in self.given(x).to(start[0].dtype).unbind(0):
-            new = self.advance(step, now, products)
-            now = self._zoned(new, now) if any(self.rates) else new
-            steps.append(now)
-        return list(zip(*steps))
-
-    def _zoned(self, new: State, old: State) -> State:
-        """Each unit keeps its last value by chance; at prediction, the mean of what could be."""
-        if not self.training:
-            return tuple(torch.lerp(after, before, rate) for after, before, rate in zip(new, old, self.rates))
-        return tuple(
-            torch.where(torch.rand_like(after) < rate, before, after) if rate else after
-            for after, before, rate in zip(new, old, self.rates)
-        )
+        return self.loop(x, state, lengths)
 
 
-def stacked(steps: Sequence[Tensor] | Tensor) -> Tensor:
+def _stacked(steps: Sequence[Tensor] | Tensor) -> Tensor:
     """T of (B, H) -> (T, B, H)."""
     return steps if isinstance(steps, Tensor) else torch.stack(list(steps))
+
+
+class _Loop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, cell: Looped, uses: Sequence[Any], given: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """What x gives (T, B, G), the parts of the state before, the tokens -> the parts at all steps, (T, B, H)."""
+        now: State = rest[: cell.parts]
+        ctx.cell, ctx.uses, ctx.noted, ctx.tokens = cell, uses, [], rest[cell.parts :]
+        ctx.set_materialize_grads(False)
+        steps = []
+        for step in given.unbind(0):
+            now, noted = cell.stepped(step, now, uses)
+            steps.append(now)
+            ctx.noted.append(noted)
+        return tuple(torch.stack(part) for part in zip(*steps))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
+        cell, steps = ctx.cell, len(ctx.noted)
+        like = next(grad for grad in grads if grad is not None)
+        now = tuple(torch.zeros_like(like[0]) for _ in grads)
+        of_given: list[Tensor] = []
+        for t in reversed(range(steps)):
+            now = tuple(one if grad is None else one + grad[t] for one, grad in zip(now, grads))
+            each, now = cell.unstepped(now, ctx.noted[t], ctx.uses)
+            of_given.append(each)
+        return None, None, torch.stack(of_given[::-1]), *now, *(token.new_empty(0) for token in ctx.tokens)
 
 
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.sigmoid(2.0 * x).mul_(2.0).sub_(1.0)
+        y = tanh(x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grad, y)
+        return tanh_back(grad, y)
 
 
 def squash(x: Tensor) -> Tensor:
@@ -163,3 +188,33 @@ def squash(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return x.tanh()
     return _Tanh.apply(x) if torch.is_grad_enabled() else tanh(x)
+
+
+def sigmoid_back(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of x from that of y = sigmoid(x)."""
+    return torch.ops.aten.sigmoid_backward.default(grad, y)
+
+
+def tanh_back(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of x from that of y = tanh(x)."""
+    return torch.ops.aten.tanh_backward.default(grad, y)
+
+
+def remembered(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Any]:
+    """The memory of an LSTM: sums (B, 4 H) of i, f, g, o, memory (B, H) -> s(o), s(f) c + s(i) tanh(g).
+
+    With them what `remembered_back` needs to know.
+    """
+    size = c.size(1)
+    into, new, o = sums.split([2 * size, size, size], dim=1)
+    into, new, o = into.sigmoid(), squash(new), o.sigmoid()
+    i, f = into.chunk(2, dim=1)
+    return o, torch.addcmul(f * c, i, new), (into, new, o, c)
+
+
+def remembered_back(of_o: Tensor, of_c: Tensor, kept: Any) -> tuple[Tensor, Tensor]:
+    """The gradients of the sums (B, 4 H) and of the memory before, from those of s(o) and of the memory after."""
+    into, new, o, c = kept
+    i, f = into.chunk(2, dim=1)
+    of_into = sigmoid_back(torch.cat([of_c * new, of_c * c], dim=1), into)
+    return torch.cat([of_into, tanh_back(of_c * i, new), sigmoid_back(of_o, o)], dim=1), of_c * f

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.nn.cell import State
-from seqtext.nn.looped import Looped, Product, squash
-from seqtext.nn.looped_lstm import looped_lstm, named
+from seqtext.nn.looped import Looped, sigmoid_back, squash, tanh_back
+from seqtext.nn.matrix import begun
+from seqtext.nn.shared import SharedVector
 
 
 class FusedOptions(Config):
     """Settings of the cells that torch has a fused kernel for."""
 
     kernel: Literal["auto", "fused", "loop"] = "auto"
-    """What computes it: torch's fused kernel, or a loop over its equations; the loop only where it must, by itself."""
+    """What computes it: torch's fused kernel, or a loop over its equations, which has weights of its own. By itself it
+    is the kernel where that knows the options, and for `rnn` and `gru` whatever is faster with the kernel's weights."""
     zoneout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Chance that a unit of the state keeps its last value (Krueger 2017)."""
 
@@ -73,11 +75,18 @@ class LoopedRNN(Looped):
             matrix: Any = self.recurrent[0]
             nn.init.eye_(matrix.weight)
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
         (h,) = state
-        new = given + products[0](h)
+        new = given + uses[0](h)
         new = squash(new) if self.options.nonlinearity == "tanh" else new.relu()
-        return (new if self.options.leak == 1.0 else torch.lerp(h, new, self.options.leak),)
+        return (new if self.options.leak == 1.0 else torch.lerp(h, new, self.options.leak),), (h, new)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (grad,), (h, new), leak = grads, kept, self.options.leak
+        of_new = grad if leak == 1.0 else grad * leak
+        of_new = tanh_back(of_new, new) if self.options.nonlinearity == "tanh" else of_new * (new > 0)
+        of_h = uses[0].backward(h, of_new)
+        return of_new, (of_h if leak == 1.0 else of_h.add_(grad, alpha=1.0 - leak),)
 
 
 Gate = Literal["input", "forget", "output"]
@@ -128,7 +137,6 @@ class LoopedLSTM(Looped):
     def __init__(self, input_size: int, hidden_size: int, options: LSTMOptions | None = None) -> None:
         self.options = options or LSTMOptions()
         self.blocks = self.options.blocks
-        self.places = named(self.blocks, coupled=self.options.coupled)
         super().__init__(input_size, hidden_size, gates=len(self.blocks))
         self.rates = self.options.zoneout, self.options.zoneout_memory
         seeing = [name for name in self.blocks if name != "memory"] if self.options.peepholes else []
@@ -144,41 +152,52 @@ class LoopedLSTM(Looped):
         for weight in self.peepholes.values():
             nn.init.zeros_(weight)
 
-    def run(self, x: Tensor, start: State) -> Sequence[Sequence[Tensor] | Tensor]:
-        if any(self.rates):
-            return super().run(x, start)
-        matrix: Any = self.recurrent[0]
-        weight, _ = matrix.drawn(drop=self.weight_dropout if self.training else 0.0)
-        peepholes = None
-        if self.peepholes:
-            zero = weight.new_zeros(self.hidden_size)
-            rows = [self.peepholes.get(name, zero) for name in self.blocks]
-            peepholes = torch.stack(rows).to(start[0].dtype)
-        h, c = start
-        given, bias = self.input.drawn()
-        assert bias is not None
-        return looped_lstm(x.to(given.dtype), h, c, given, bias, weight, peepholes, self.places)
+    def begin(self) -> list[Any]:
+        return [*super().begin(), *(SharedVector(weight) for weight in self.peepholes.values())]
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
-        h, c = state
-        values = dict(zip(self.blocks, (given + products[0](h)).chunk(len(self.blocks), dim=1)))
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        (h, c), peepholes = state, dict(zip(self.peepholes, uses[1:]))
+        values = dict(zip(self.blocks, (given + uses[0](h)).chunk(len(self.blocks), dim=1)))
 
-        def gate(name: str, memory: Tensor) -> Tensor:
-            seen = self.peepholes[name] * memory if name in self.peepholes else None
+        def gate(name: str, memory: Tensor) -> Tensor | None:
+            if name not in values:
+                return None
+            seen = peepholes[name].value.to(c.dtype) * memory if name in peepholes else None
             return (values[name] if seen is None else values[name] + seen).sigmoid()
 
-        new = squash(values["memory"])
-        kept = c
-        if "forget" in values:
-            f = gate("forget", c)
-            kept = f * c
+        new, i, f = squash(values["memory"]), gate("input", c), gate("forget", c)
+        into = new - f * new if self.options.coupled and f is not None else new if i is None else i * new
+        after = (c if f is None else f * c) + into
+        squashed, o = squash(after), gate("output", after)
+        return (squashed if o is None else o * squashed, after), (h, c, i, f, new, o, after, squashed)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (of_h, of_c), (h, c, i, f, new, o, after, squashed) = grads, kept
+        peepholes, found = dict(zip(self.peepholes, uses[1:])), {}
+
+        def back(name: str, grad: Tensor, gate: Tensor, memory: Tensor) -> Tensor | float:
+            """Notes the gradient of a gate's sum; that of the memory that it saw."""
+            found[name] = sigmoid_back(grad, gate)
+            if name not in peepholes:
+                return 0.0
+            peepholes[name].gather((found[name] * memory).sum(0))
+            return found[name] * peepholes[name].value
+
+        of_after = of_c + tanh_back(of_h if o is None else of_h * o, squashed)
+        if o is not None:
+            of_after = of_after + back("output", of_h * squashed, o, after)
+        of_before = of_after if f is None else of_after * f
+        of_new = of_after
         if self.options.coupled:
-            new = new - f * new
-        elif "input" in values:
-            new = gate("input", c) * new
-        c = kept + new
-        h = squash(c)
-        return (gate("output", c) * h if "output" in values else h), c
+            of_new = of_after - of_before
+        elif i is not None:
+            of_new = of_after * i
+            of_before = of_before + back("input", of_after * new, i, c)
+        if f is not None:
+            of_before = of_before + back("forget", of_after * (c - new if self.options.coupled else c), f, c)
+        found["memory"] = tanh_back(of_new, new)
+        of_sums = torch.cat([found[name] for name in self.blocks], dim=1)
+        return of_sums, (uses[0].backward(h, of_sums), of_before)
 
 
 class GRUOptions(FusedOptions):
@@ -206,9 +225,26 @@ class LoopedGRU(Looped):
         nn.init.constant_(self.input.bias.data.chunk(3)[1], self.options.update_bias)
         nn.init.zeros_(self.bias)
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
+    def begin(self) -> list[Any]:
+        matrix: Any = self.recurrent[0]
+        weight, _ = matrix.drawn(drop=self.weight_dropout if self.training else 0.0)
+        none = self.bias.new_zeros(2 * self.hidden_size)
+        return [begun(weight, torch.cat([none, self.bias]).to(weight.dtype))]
+
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
         (h,), size = state, 2 * self.hidden_size
-        kept = products[0](h)
-        r, z = (given[:, :size] + kept[:, :size]).sigmoid().chunk(2, dim=1)
-        new = squash(given[:, size:] + r * (kept[:, size:] + self.bias))
-        return (torch.lerp(new, h, z),)
+        kept = uses[0](h)
+        gates = (given[:, :size] + kept[:, :size]).sigmoid()
+        r, z = gates.chunk(2, dim=1)
+        seen = kept[:, size:]
+        new = squash(torch.addcmul(given[:, size:], r, seen))
+        return (torch.lerp(new, h, z),), (h, gates, seen, new)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (grad,), (h, gates, seen, new) = grads, kept
+        r, z = gates.chunk(2, dim=1)
+        held = grad * z
+        of_new = tanh_back(grad - held, new)
+        of_gates = sigmoid_back(torch.cat([of_new * seen, grad * (h - new)], dim=1), gates)
+        of_h = uses[0].backward(h, torch.cat([of_gates, of_new * r], dim=1))
+        return torch.cat([of_gates, of_new], dim=1), (of_h.add_(held),)

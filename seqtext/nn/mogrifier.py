@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.nn.cell import State
-from seqtext.nn.looped import Looped, Matrix, Product, squash
+from seqtext.nn.looped import Looped, remembered, remembered_back, sigmoid_back, squash, tanh_back
+from seqtext.nn.matrix import Matrix
 
 
 class MogrifierOptions(Config):
@@ -48,7 +49,7 @@ class Mogrifier(Looped):
         assert self.input.bias is not None
         nn.init.constant_(self.input.bias.data.chunk(4)[1], self.options.forget_bias)
 
-    def begin(self) -> list[Product]:
+    def begin(self) -> list[Any]:
         rounds: Any = self.rounds
         return [*super().begin(), self.input.begin(), *(matrix.begin() for matrix in rounds)]
 
@@ -56,14 +57,33 @@ class Mogrifier(Looped):
         assert x is not None
         return x
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
-        (h, c), x = state, given
-        from_h, from_x, *rounds = products
-        for number, gate in enumerate(rounds):
-            if number % 2 == 0:
-                x = 2.0 * gate(h).to(x.dtype).sigmoid() * x
-            else:
-                h = 2.0 * gate(x).to(h.dtype).sigmoid() * h
-        i, f, g, o = (from_x(x) + from_h(h)).to(c.dtype).chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * squash(g)
-        return o.sigmoid() * squash(c), c
+    def mogrified(self, x: Tensor, h: Tensor, rounds: Sequence[Any]) -> tuple[Tensor, Tensor, list[Any]]:
+        """x and h of the last rounds; of each round the gate, what it saw and what it was for."""
+        noted = []
+        for number, product in enumerate(rounds):
+            seen, gated = (h, x) if number % 2 == 0 else (x, h)
+            gate = product(seen).sigmoid()
+            noted.append((gate, seen, gated))
+            half = gate * gated
+            x, h = (half + half, h) if number % 2 == 0 else (x, half + half)
+        return x, h, noted
+
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        (h, c), (from_h, from_x, *rounds) = state, uses
+        x, h, noted = self.mogrified(given, h, rounds)
+        o, c, kept = remembered(from_x(x) + from_h(h), c)
+        squashed = squash(c)
+        return (o * squashed, c), (x, h, noted, kept, o, squashed)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (of_h, of_c), (x, h, noted, inner, o, squashed), (from_h, from_x, *rounds) = grads, kept, uses
+        of_sums, of_c = remembered_back(of_h * squashed, of_c + tanh_back(of_h * o, squashed), inner)
+        of_h, of_x = from_h.backward(h, of_sums), from_x.backward(x, of_sums)
+        for number in reversed(range(len(rounds))):
+            gate, seen, gated = noted[number]
+            of_gated = of_x if number % 2 == 0 else of_h
+            of_half = of_gated + of_gated
+            of_seen = rounds[number].backward(seen, sigmoid_back(of_half * gated, gate))
+            of_gated = of_half * gate
+            of_x, of_h = (of_gated, of_h + of_seen) if number % 2 == 0 else (of_x + of_seen, of_gated)
+        return of_x, (of_h, of_c)

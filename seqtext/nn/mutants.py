@@ -10,14 +10,15 @@ Where the paper adds x itself, which asks for inputs of the size of the state, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from seqtext.config import Config
 from seqtext.nn.cell import State
-from seqtext.nn.looped import Looped, Product, squash
+from seqtext.nn.looped import Looped, sigmoid_back, squash, tanh_back
+from seqtext.nn.matrix import Product
 
 
 class Mutant(Looped):
@@ -31,16 +32,32 @@ class Mutant(Looped):
         super().__init__(input_size, hidden_size, recurrent=self.matrices)
         self.reset_parameters()
 
-    def gates_of(self, z: Tensor, r: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Tensor]:
-        """What x gives to both, the state and the products with it -> z and r before the sigmoid."""
+    def gates_of(self, given: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Any]:
+        """What x gives to z and r (B, 2 H), the state -> both before the sigmoid; what `gates_back` needs to know."""
         raise NotImplementedError
 
-    def advance(self, given: Tensor, state: State, products: Sequence[Product]) -> State:
-        (h,) = state
-        z, r, new = given.chunk(3, dim=1)
-        z, r = self.gates_of(z, r, h, products)
-        new = squash(new + products[-1](r.sigmoid() * h))
-        return (torch.lerp(h, new, z.sigmoid()),)
+    def gates_back(self, grad: Tensor, h: Tensor, kept: Any, products: Sequence[Product]) -> Tensor:
+        """The gradient of the state from that of what `gates_of` gave."""
+        raise NotImplementedError
+
+    def advance(self, given: Tensor, state: State, uses: Sequence[Any]) -> tuple[State, Any]:
+        (h,), size = state, 2 * self.hidden_size
+        gates, kept = self.gates_of(given[:, :size], h, uses)
+        gates = gates.sigmoid()
+        z, r = gates.chunk(2, dim=1)
+        let = r * h
+        new = squash(given[:, size:] + uses[-1](let))
+        return (torch.lerp(h, new, z),), (h, gates, let, new, kept)
+
+    def retreat(self, grads: State, kept: Any, uses: Sequence[Any]) -> tuple[Tensor, State]:
+        (grad,), (h, gates, let, new, noted) = grads, kept
+        z, r = gates.chunk(2, dim=1)
+        of_update = grad * z
+        of_new = tanh_back(of_update, new)
+        of_let = uses[-1].backward(let, of_new)
+        of_gates = sigmoid_back(torch.cat([grad * (new - h), of_let * h], dim=1), gates)
+        of_h = torch.addcmul(grad - of_update, of_let, r).add_(self.gates_back(of_gates, h, noted, uses))
+        return torch.cat([of_gates, of_new], dim=1), (of_h,)
 
 
 class MUT1(Mutant):
@@ -55,8 +72,12 @@ class MUT1(Mutant):
         gates, new = self.input.over(x, biased=False).split([2 * self.hidden_size, self.hidden_size], dim=2)
         return torch.cat([gates, squash(new)], dim=2) + self.input.bias
 
-    def gates_of(self, z: Tensor, r: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Tensor]:
-        return z, r + products[0](h)
+    def gates_of(self, given: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Any]:
+        z, r = given.chunk(2, dim=1)
+        return torch.cat([z, r + products[0](h)], dim=1), None
+
+    def gates_back(self, grad: Tensor, h: Tensor, kept: Any, products: Sequence[Product]) -> Tensor:
+        return products[0].backward(h, grad[:, self.hidden_size :])
 
 
 class MUT2(Mutant):
@@ -64,9 +85,11 @@ class MUT2(Mutant):
 
     matrices = 2, 1
 
-    def gates_of(self, z: Tensor, r: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Tensor]:
-        kept = products[0](h).chunk(2, dim=1)
-        return z + kept[0], r + kept[1]
+    def gates_of(self, given: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Any]:
+        return given + products[0](h), None
+
+    def gates_back(self, grad: Tensor, h: Tensor, kept: Any, products: Sequence[Product]) -> Tensor:
+        return products[0].backward(h, grad)
 
 
 class MUT3(Mutant):
@@ -74,5 +97,10 @@ class MUT3(Mutant):
 
     matrices = 1, 1, 1
 
-    def gates_of(self, z: Tensor, r: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Tensor]:
-        return z + products[0](squash(h)), r + products[1](h)
+    def gates_of(self, given: Tensor, h: Tensor, products: Sequence[Product]) -> tuple[Tensor, Any]:
+        squashed = squash(h)
+        return given + torch.cat([products[0](squashed), products[1](h)], dim=1), squashed
+
+    def gates_back(self, grad: Tensor, h: Tensor, kept: Any, products: Sequence[Product]) -> Tensor:
+        of_z, of_r = grad.chunk(2, dim=1)
+        return tanh_back(products[0].backward(kept, of_z), kept) + products[1].backward(h, of_r)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.nn.cell import Cell, State, last_of, zero_state
-from seqtext.nn.looped import Matrix, squash
+from seqtext.nn.looped import squash
+from seqtext.nn.matrix import Matrix
 from seqtext.nn.scan import scan
 
 

@@ -1,7 +1,10 @@
-"""A matrix that one forward pass multiplies with many times: the gradient of it is one product in the end.
+"""Weights that one forward pass uses many times: the gradient of a matrix is one product in the end.
 
 Autograd by itself makes a product of the size of the matrix at every use, and adds them up; that is half of the time
 of a backward pass over many small steps.
+
+Autograd runs the backward of a `token` after that of all that was computed with it, and by then what was gathered has
+every use.
 """
 
 from __future__ import annotations
@@ -15,42 +18,63 @@ from torch import Tensor
 from seqtext.nn.products import product
 
 
-class Shared:
-    """A linear map that one forward pass uses many times: the gradient of its weights is gathered, and made once.
+class Gathering:
+    """What is known of the uses of some weights in the backward pass that runs."""
 
-    Autograd runs the backward of `token` after that of all that was computed with it, and by then `gathered` has the
-    inputs and the gradients of the outputs of all uses.
-    """
+    token: Tensor
+    """Without entries; what was computed with the weights depends on it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """`weight` (O, I), `bias` (O,)."""
-        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-        self.turned = self.weight.t().contiguous() if torch.is_grad_enabled() else None
-        self.gathered: list[tuple[Tensor, Tensor]] = []
+    def __init__(self) -> None:
+        self.gathered: list[Any] = []
         self.run = -1
-        self.token = _Token.apply(weight, bias, self)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (K, I) -> (K, O)."""
-        return _Use.apply(x, self.token, self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same without a gradient, for a function that computes its own."""
-        return product(x, self.weight, self.bias)
-
-    def backward(self, x: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of x (K, I) from that of the outputs, `grad` (K, O), which count for the weights too."""
-        assert self.turned is not None
-        self.gather(x, grad)
-        return product(grad, self.turned)
-
-    def gather(self, x: Tensor, grad: Tensor) -> None:
+    def gather(self, use: Any) -> None:
         """Count a use for the weights."""
         run = torch._C._current_graph_task_id()
         if run != self.run:  # what a backward pass that did not ask for the weights has left
             self.gathered.clear()
             self.run = run
-        self.gathered.append((x, grad))
+        self.gathered.append(use)
+
+    def taken(self) -> list[Any]:
+        """All uses, which then are done with."""
+        found, self.gathered = self.gathered, []
+        return found
+
+
+class Shared(Gathering):
+    """A linear map that one forward pass uses many times. It is computed in the number format of its weights."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """`weight` (O, I), `bias` (O,)."""
+        super().__init__()
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.turned = self.weight.t().contiguous() if torch.is_grad_enabled() else None
+        self.token = _Token.apply(weight, bias, self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (K, I) -> (K, O), in the number format of x."""
+        return _Use.apply(x, self.token, self) if torch.is_grad_enabled() else self.forward(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same without a gradient, for a function that computes its own."""
+        return product(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+
+    def backward(self, x: Tensor, grad: Tensor) -> Tensor:
+        """The gradient of x (K, I) from that of the outputs, `grad` (K, O), which count for the weights too."""
+        assert self.turned is not None
+        self.gather((x, grad))
+        return product(grad.to(self.turned.dtype), self.turned).to(grad.dtype)
+
+
+class SharedVector(Gathering):
+    """A vector, a bias or a gain, that one forward pass uses many times."""
+
+    def __init__(self, value: Tensor) -> None:
+        """`value` (N,)."""
+        super().__init__()
+        self.value = value
+        self.token = _Sum.apply(value, self) if torch.is_grad_enabled() else torch.empty(0)
 
 
 class Unshared:
@@ -74,11 +98,25 @@ class _Token(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         shared, biased = ctx.shared, ctx.shared.bias is not None
-        if not shared.gathered:
+        uses = shared.taken()
+        if not uses:
             return grad.new_zeros(shared.weight.shape), grad.new_zeros(len(shared.weight)) if biased else None, None
-        inputs, grads = (torch.cat(parts) for parts in zip(*shared.gathered))
-        shared.gathered.clear()
-        return product(grads.t(), inputs.t()), grads.sum(0) if biased else None, None
+        inputs, grads = uses[0] if len(uses) == 1 else (torch.cat(parts) for parts in zip(*uses))
+        number = shared.weight.dtype
+        of_weight = product(grads.to(number).t(), inputs.to(number).t())
+        return of_weight, grads.sum(0).to(number) if biased else None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shared: SharedVector) -> Tensor:
+        ctx.shared, ctx.like = shared, value.detach()
+        return value.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        uses = ctx.shared.taken()
+        return torch.stack(uses).sum(0).to(grad.dtype) if uses else torch.zeros_like(ctx.like), None
 
 
 class _Use(torch.autograd.Function):
@@ -93,5 +131,5 @@ class _Use(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
             return ctx.shared.backward(x, grad), grad.new_empty(0), None
-        ctx.shared.gather(x, grad)
+        ctx.shared.gather((x, grad))
         return None, grad.new_empty(0), None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import types
 import typing
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,8 @@ from seqtext.errors import ConfigError
 from seqtext.nn.cells import CELLS, Cell, State, build_cell, zero_state
 from seqtext.nn.clockwork import Clockwork
 from seqtext.nn.fused import Fused
-from seqtext.nn.looped import Looped
+from seqtext.nn.looped import Looped, Stepped
+from seqtext.nn.products import ONEDNN
 from seqtext.nn.rnn import RecurrentConfig
 from tests.reference.cells import HIDDEN, TEXTBOOK, weights
 
@@ -225,24 +225,78 @@ def test_the_loop_computes_what_the_fused_kernel_does(name: str, options: dict[s
     close(loop(x, state, lengths=LENGTHS)[1], fused(x, state, lengths=LENGTHS)[1])
 
 
-@pytest.mark.parametrize(
-    "options", [options for name, options in CASES if name == "lstm" and "zoneout" not in str(options)], ids=str
-)
-def test_the_gradient_of_an_lstm_by_hand_is_that_of_its_steps(options: dict[str, Any]) -> None:
-    """The same weights through the equations of one step, time after time, and autograd."""
-    cell, x, state = make("lstm", {**options, "kernel": "loop"})
-    assert isinstance(cell, Looped)
+def by_autograd(cell: Stepped, x: Tensor, state: State) -> tuple[Tensor, ...]:
+    """All parts of the state (T, B, H) by `advance`, whose gradient autograd makes of the operations themselves."""
+    uses, steps = cell.begin(), []
+    for given in cell.given(x.transpose(0, 1)).unbind(0):
+        state, _ = cell.stepped(given, state, uses)
+        steps.append(state)
+    return tuple(torch.stack(part) for part in zip(*steps))
+
+
+BY_HAND = [
+    (name, {**options, **({"kernel": "loop"} if issubclass(CELLS[name], Fused) else {})}, depth)
+    for name, options in CASES
+    if issubclass(CELLS[name], Stepped)
+    for depth in ((1, 3) if CELLS[name].deepens else (1,))
+    if options.get("kernel") != "fused"
+]
+
+
+@pytest.mark.parametrize(("name", "options", "depth"), BY_HAND, ids=str)
+@pytest.mark.parametrize("train", [False, True])
+def test_a_gradient_by_hand_is_that_of_the_steps(name: str, options: dict[str, Any], depth: int, train: bool) -> None:
+    """Of a sum over every part of every state, so that a gradient comes in at every step from above as well."""
+    _, x, state = make(name, options)
+    cell: Any = build_cell(name, INPUT, HIDDEN, options, transition_depth=depth).double().train(train)
+    for parameter in cell.parameters():
+        parameter.data.normal_(std=0.5)
+    cell.weight_dropout = 0.3
     state = tuple(part.requires_grad_() for part in state)
     wanted = [x.requires_grad_(), *state, *cell.parameters()]
-    share = torch.randn(2, *x.shape[:2], HIDDEN, dtype=x.dtype)
+    share = torch.randn(cell.parts, x.size(1), *state[0].shape, dtype=x.dtype)
 
-    def gradients() -> tuple[Tensor, ...]:
-        states, (_, memory) = cell(x, state)
-        return torch.autograd.grad((share[0] * states).sum() + (share[1, :, 0] * memory).sum(), wanted)
+    def gradients(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(sum((each * part).sum() for each, part in zip(share, parts)), wanted)
 
-    found = gradients()
-    cell.run = types.MethodType(Looped.run, cell)  # type: ignore[attr-defined]
-    close(found, gradients())
+    torch.manual_seed(3)
+    noted = cell.parts_of(x.transpose(0, 1), state)
+    found = gradients(noted)
+    torch.manual_seed(3)
+    expected = by_autograd(cell, x, state)
+    close(noted, expected)
+    close(found, gradients(expected))
+
+
+@pytest.mark.skipif(not ONEDNN, reason="the loop's product is not there")
+@pytest.mark.parametrize("lengths", [None, [5, 3, 1] * 16])
+@pytest.mark.parametrize(("name", "options"), [("rnn", {}), ("rnn", {"nonlinearity": "relu"}), ("gru", {})])
+def test_where_a_kernel_is_slow_its_weights_give_the_same(
+    name: str, options: dict[str, Any], lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers so wide that on a CPU the loop is the faster: states and gradients with every weight, and without any."""
+    torch.manual_seed(1)
+    cell: Any = build_cell(name, 20, 128, options).train()
+    cell.weight_dropout = 0.4
+    x, state = torch.randn(48, 5, 20, requires_grad=True), (torch.randn(48, 128, requires_grad=True),)
+    known = None if lengths is None else torch.tensor(lengths)
+    real = torch.ones(48, 5, 1) if known is None else (torch.arange(5) < known[:, None]).unsqueeze(2)
+    share = torch.randn(48, 5, 128)
+    calls = []
+    monkeypatch.setattr(cell, "loop", lambda *given: calls.append(given) or type(cell).loop(cell, *given))
+
+    def found(kernel: str) -> tuple[Any, ...]:
+        torch.manual_seed(2)
+        cell.options = cell.options.model_copy(update={"kernel": kernel})
+        states, (end,) = cell(x, state, lengths=known)
+        torch.manual_seed(2)
+        with torch.no_grad():
+            silent = cell(x, state, lengths=known)[0]
+        loss = (share * real * states).sum() + (share[:, 0] * end).sum()
+        return states * real, end, silent * real, torch.autograd.grad(loss, [x, *state, *cell.parameters()])
+
+    close(found("auto"), found("fused"), 1e-4)
+    assert len(calls) == 2  # with a gradient and without
 
 
 @pytest.mark.parametrize(
