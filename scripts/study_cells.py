@@ -2,13 +2,15 @@
 
     python scripts/study_cells.py --data-ner DIR --data-ptb DIR --data-sst DIR --processes 2 --out study
     python scripts/study_cells.py --out study --table > table.md
+    python scripts/study_cells.py --data-ner DIR --data-ptb DIR --data-sst DIR --out study --speed
 
 A run is one process with one thread, of a recipe of recipes/study-cells; the hidden size of a variant is the one that
 brings the weights of its recurrent layers nearest to those of the recipe's own. Figures are appended to
 OUT/figures.jsonl, a line a run, as they come; called again, the script runs what is not there yet, so it can be stopped
 at any time. What was recorded counts as long as the recipe and the variant are what they were; the commit of every
 line is kept, and the table names them. Speed is that of a step of training (forward and backward), measured in turns
-with the recipe's own layer on the same batches in the same process, in the runs of the first seed.
+with the recipe's own layer on the same batches in the same process, in the runs of the first seed; `--speed` measures
+it anew, with the code of today, for the runs that are there.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ def main() -> None:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change all recipes (for a short try)"
     )
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and run nothing")
+    parser.add_argument("--speed", action="store_true", help="measure the speed of what is there anew, and run nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     from seqtext.errors import InputError
@@ -106,16 +109,27 @@ def main() -> None:
 def study(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
     """What the arguments ask for; the names of the runs that failed."""
     if given.one:
-        print(json.dumps(one(Plan(**json.loads(given.one)), given.set)))
+        print(json.dumps(one(Plan(**json.loads(given.one)), given.set, timed_only=given.speed)))
         return []
     if given.seeds < 1 or given.processes < 1:
         parser.error("--seeds and --processes: expected 1 or more")
+    for job in JOBS.values():
+        data = getattr(given, job.data) if job.data else None
+        if data and not Path(data).exists():
+            parser.error(f"--{str(job.data).replace('_', '-')} {data}: no such file or folder")
     plans = planned(parser, given)
     path = given.out / "figures.jsonl"
+    if (given.table or given.speed) and not path.exists():
+        parser.error(f"{path}: no such file; no run has been recorded there")
     there = recorded(path)
     failed = []
     if given.table:
         tell_others(path, there, plans, given.set)
+    elif given.speed:
+        timed = [plan for plan in plans if "speed" in there.get(plan.key, {})]
+        print(f"{len(timed)} runs to time", file=sys.stderr)
+        failed = run_all(timed, path, given.processes, given.set, there)
+        there = recorded(path)
     else:
         missing = [plan for plan in plans if plan.key not in there]
         print(f"{len(plans)} runs, {len(plans) - len(missing)} of them are there", file=sys.stderr)
@@ -201,8 +215,17 @@ def tell_others(path: Path, there: Mapping[Any, Any], plans: Sequence[Plan], cha
         print(f"{path}: {count} runs with other settings are not in the tables: {how}", file=sys.stderr)
 
 
-def run_all(plans: Sequence[Plan], path: Path, processes: int, changes: Sequence[str]) -> list[str]:
-    """Run these, several at a time, and append a line for each; the names of those that failed."""
+def run_all(
+    plans: Sequence[Plan],
+    path: Path,
+    processes: int,
+    changes: Sequence[str],
+    timed: Mapping[Any, dict[str, Any]] | None = None,
+) -> list[str]:
+    """Run these, several at a time, and append a line for each; the names of those that failed.
+
+    Of `timed`, lines that are there, only the speed is made anew.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -212,6 +235,7 @@ def run_all(plans: Sequence[Plan], path: Path, processes: int, changes: Sequence
     def run(plan: Plan) -> None:
         command = [sys.executable, __file__, "--one", json.dumps(plan._asdict())]
         command += ["--set", *changes] if changes else []
+        command += ["--speed"] if timed else []
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         with lock:
             name = f"{plan.job}, {plan.variant}, seed {plan.seed}"
@@ -219,14 +243,20 @@ def run_all(plans: Sequence[Plan], path: Path, processes: int, changes: Sequence
                 failed.append(name)
                 print(f"failed: {name}\n{ended.stderr[-2000:]}", file=sys.stderr, flush=True)
                 return
-            row = json.loads(ended.stdout.splitlines()[-1]) | {"commit": commit.strip()}
+            row = json.loads(ended.stdout.splitlines()[-1])
+            row |= {"speed_commit": commit.strip()} if "speed" in row else {}
+            row = timed[plan.key] | row if timed else row | {"commit": commit.strip()}
             with path.open("a+b") as file:
                 whole = not file.tell() or (file.seek(-1, os.SEEK_END), file.read())[1] == b"\n"
                 file.write((b"" if whole else b"\n") + json.dumps(row).encode() + b"\n")  # after a line that a stop cut
             done.append(plan)
             left = (time.monotonic() - began) / len(done) * (len(plans) - len(done) - len(failed)) / 60
-            score = row.get("failed") or f"{JOBS[plan.job].key} {row['test'][JOBS[plan.job].key]:.4f}"
-            print(f"{name}: {score}, {row['seconds']:.0f} s; left {left:.0f} min", file=sys.stderr, flush=True)
+            if timed:
+                told = f"{row['speed']:.2f} of {BASE}'s tokens/s"
+            else:
+                told = row.get("failed") or f"{JOBS[plan.job].key} {row['test'][JOBS[plan.job].key]:.4f}"
+                told += f", {row['seconds']:.0f} s"
+            print(f"{name}: {told}; left {left:.0f} min", file=sys.stderr, flush=True)
 
     with ThreadPoolExecutor(processes) as pool:
         try:
@@ -238,8 +268,8 @@ def run_all(plans: Sequence[Plan], path: Path, processes: int, changes: Sequence
     return failed
 
 
-def one(plan: Plan, changes: Sequence[str]) -> dict[str, Any]:
-    """The figures of one run, in this process."""
+def one(plan: Plan, changes: Sequence[str], *, timed_only: bool = False) -> dict[str, Any]:
+    """The figures of one run, in this process; or none but its speed."""
     import torch
 
     import seqtext
@@ -274,6 +304,8 @@ def one(plan: Plan, changes: Sequence[str]) -> dict[str, Any]:
         if plan.seed == 1:  # the seed changes nothing of it, and it takes its time
             row["speed"] = speed(task, modules, task.encode(train), base.train.batch_tokens)
             row["machine"] = processor()
+        if timed_only:
+            return {key: row[key] for key in ("speed", "machine")}
         out = Path(folder) / "run"
         try:
             run = seqtext.train(str(path), data=plan.data, seed=plan.seed, out=out, device="cpu")

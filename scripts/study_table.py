@@ -44,7 +44,8 @@ def _footer(rows: Sequence[Mapping[str, Any]]) -> None:
     timed = [row for row in rows if "speed" in row]
     if timed:
         machines = ", ".join(sorted({row.get("machine", "a machine not recorded") for row in timed}))
-        print(f"\nSpeed was measured in {len(timed)} of the runs, with one thread a run: {machines}.")
+        told = ", ".join(sorted({row.get("speed_commit", row["commit"]) for row in timed}))
+        print(f"\nSpeed was measured in {len(timed)} of the runs, with one thread a run: {machines}; commits {told}.")
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     print(f"\n{len(rows)} runs, {sum(row['seconds'] for row in rows) / 3600:.1f} hours of one core; commits {commits}")
 

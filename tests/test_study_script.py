@@ -66,6 +66,23 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(study
     assert (other.returncode, other.stdout) == (0, "no run is there yet\n")
     told = f"{figures}: 2 runs with other settings are not in the tables: shown by --set {' '.join(FAST)}\n"
     assert other.stderr == told
+    timed = study(tmp_path, *words, "--speed")
+    assert timed.returncode == 0 and "2 runs to time\ncopy, lstm, seed 1: " in timed.stderr
+    for row, old in zip(study_cells.recorded(figures).values(), (lstm, gru)):
+        assert row["test"] == old["test"] and row["speed"] != old["speed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data-ner", "nowhere"], "--data-ner nowhere: no such file or folder"),
+        (["--table"], "figures.jsonl: no such file; no run has been recorded there"),
+        (["--speed", "--jobs", "copy"], "figures.jsonl: no such file; no run has been recorded there"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_runs(study, tmp_path, words, told):
+    done = study(tmp_path / "none", *words)
+    assert done.returncode == 2 and done.stderr.endswith(f"{told}\n") and not (tmp_path / "none").exists()
 
 
 def test_settings_that_a_recipe_of_the_study_cannot_have_are_told_once_before_anything_runs(study, tmp_path):
@@ -128,7 +145,7 @@ def test_the_tables_say_which_conclusions_hold(capsys):
         "The forget gate matters most on 1 of 1 jobs.",
         "| adding | 30.00 | 3.00 | holds |",
         "| copy | 82.00 | 82.00 | within deviation |",
-        "Speed was measured in 10 of the runs, with one thread a run: a processor.",
+        "Speed was measured in 10 of the runs, with one thread a run: a processor; commits abc.",
         "30 runs, 0.3 hours of one core; commits abc",
     ):
         assert line in told.splitlines(), (line, told)
