@@ -7,7 +7,8 @@ N resamples, p = (1 + #{i: |d_i| - mean |d| > |D|}) / (N + 1). Where D is clear 
 done here because sacreBLEU gives the spread of each system's score, and what tells is that of their difference.
 
 `interval` and `paired` do the same for any score that is a function of sums over examples. Intervals are those between
-percentiles of the resamples (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3).
+percentiles of the resamples (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3), and the
+p-value of `paired` is two-sided and says what its interval says: it is below 0.05 where that does not hold 0.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """As `Difference`, of one score of two systems: system - baseline."""
+    """As `Difference`, of one score of two systems: system - baseline. A tie is half a win."""
 
     difference: float
     low: float
@@ -99,8 +100,10 @@ def paired(
     weighted = resamples(len(baseline), samples, seed)
     differences = np.array([score(weights @ system) - score(weights @ baseline) for weights in weighted])
     whole = score(system.sum(0)) - score(baseline.sum(0))
-    wins = float(((differences < 0) if less else (differences > 0)).mean())
-    return Paired(whole, *_middle(differences), _p_value(differences, whole), wins)
+    below, above = float((differences < 0).mean()), float((differences > 0).mean())
+    even = 1.0 - below - above
+    p = min(1.0, 2.0 * (min(below, above) + even + 1.0 / (samples + 1)))
+    return Paired(whole, *_middle(differences), p, (below if less else above) + even / 2.0)
 
 
 def _check(statistics: np.ndarray) -> None:

@@ -178,11 +178,16 @@ def written(held: Held, pictures: Pictures, count: int) -> list[Section]:
     labels = [record["label"] for record in read] if conditioned else None
     costs = token_losses(model, [record["text"] for record in read], labels)
     every = [(cost.nll, cost.token, before) for each in costs for cost, before in zip(each, _before(each))]
-    every.sort(key=lambda one: -one[0])
+    every.sort(key=lambda one: one[0])
+    worst = {token: (nll, before) for nll, token, before in every}  # the last of a token is where it costs most
     surprising = table(
         ["loss in nats", "token", "after"],
-        [[f"{nll:.2f}", token, before] for nll, token, before in every[:count]],
-        caption=f"Of the {len(every):,} tokens of the first {len(read)} lines, each line read by itself",
+        [
+            [f"{nll:.2f}", token, before]
+            for token, (nll, before) in sorted(worst.items(), key=lambda one: -one[1][0])[:count]
+        ],
+        caption=f"Of the {len(every):,} tokens of the first {len(read)} lines, each line read by itself; every token "
+        "once, where it costs most",
         texts=(1, 2),
     )
     shown = "".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from seqtext.training.config import Ridge
 
 SAMPLES = 1000
 """Resamples of an interval."""
+EACH = 5
+"""Runs of a task up to which each is compared with each."""
 Found = Mapping[tuple[str, str], list[Measure]]
 """The measures of each run and split."""
 
@@ -162,10 +164,13 @@ def _speed(one: Held) -> str:
 def _significance(held: Sequence[Held], found: Found) -> str:
     rows, notes = [], []
     for task, same in _by_task(held):
-        first, *others = same
-        if not others:
-            notes.append(f"{first.name} is the only run of the task {task}: there is nothing to compare it with.")
-        for other in others:
+        if len(same) == 1:
+            notes.append(f"{same[0].name} is the only run of the task {task}: there is nothing to compare it with.")
+        pairs = list(combinations(same, 2))
+        if len(same) > EACH:
+            pairs = [(same[0], other) for other in same[1:]]
+            notes.append(f"Of more than {EACH} runs of a task, each is compared with the first alone.")
+        for first, other in pairs:
             for split in ("valid", "test"):
                 for one, two in zip(found[first.name, split], found[other.name, split]):
                     if reason := same_examples(one, two):
@@ -178,8 +183,17 @@ def _significance(held: Sequence[Held], found: Found) -> str:
     header = ["run", "compared with", "split", "score", "difference", "95% interval", "p", "better in"]
     text = ""
     if rows:
-        caption = f"Paired bootstrap over the same examples (Koehn 2004), {SAMPLES:,} resamples; p as sacreBLEU's"
+        caption = (
+            f"Paired bootstrap over the same examples (Koehn 2004), {SAMPLES:,} resamples. p is two-sided: below 0.05 "
+            "where the interval does not hold 0. A tie counts as half better"
+        )
         text = table(header, rows, caption=caption, texts=(1, 2, 3))
+        if len(rows) > 1:
+            text += paragraph(
+                f"These are {len(rows)} comparisons, and p is not corrected for their number: of twenty between "
+                "equals, one is below 0.05 by chance.",
+                soft=True,
+            )
     return text + "".join(map(paragraph, notes))
 
 
@@ -273,6 +287,8 @@ def _flat(one: Held, *, changed: bool = False) -> dict[str, str]:
     """The settings of a run by dotted key, as text, without those that it does not read; or `changed` ones alone."""
     recipe = one.run.recipe
     found: dict[str, str] = {"seed": str(recipe.seed)}
+    if one.run.exported:
+        found["weights (of an export)"] = one.run.exported
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:

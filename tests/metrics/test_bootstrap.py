@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-from seqtext.metrics.bootstrap import compare
+from seqtext.metrics.bootstrap import compare, interval, paired, resamples
 from seqtext.metrics.translation import quality
 
 WORDS = ["ein", "Mann", "sieht", "den", "Hund", "auf", "der", "Straße", "vor", "Haus", "und", "läuft", ",", "weil"]
@@ -118,7 +119,6 @@ def test_refused():
 
 
 def test_any_score_of_sums_is_resampled_as_translations_are():
-    from seqtext.metrics.bootstrap import interval, paired
     from seqtext.metrics.translation import metrics
 
     baseline, system = (
@@ -133,7 +133,9 @@ def test_any_score_of_sums_is_resampled_as_translations_are():
         return metric._compute_score_from_stats(sums.tolist()).score
 
     found = paired(*rows, score, samples=200)
-    assert found == pytest.approx((bleu.difference, bleu.low, bleu.high, bleu.p, bleu.wins))
+    assert found[:3] == pytest.approx((bleu.difference, bleu.low, bleu.high))
+    ties = [score(weights @ rows[1]) == score(weights @ rows[0]) for weights in resamples(20, 200, 12345)]
+    assert found.wins == pytest.approx(bleu.wins + np.mean(ties) / 2)
     alone = interval(rows[0], score, samples=200)
     assert alone.score == pytest.approx(bleu.baseline) and alone.low < alone.score < alone.high
     # Of a mean, the interval is that of the normal distribution where there are many examples.
@@ -143,3 +145,23 @@ def test_any_score_of_sums_is_resampled_as_translations_are():
     assert (mean.low, mean.high) == pytest.approx((values.mean() - spread, values.mean() + spread), abs=0.1 * spread)
     with pytest.raises(ValueError, match="no examples"):
         interval(values[:0], score)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.05, 0.08, 0.1, 0.15, 0.3, -0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_p_value_says_what_the_interval_says(shift, seed):
+    """And for a mean it is that of the normal distribution."""
+    generator = np.random.default_rng(seed)
+    baseline = generator.normal(size=(400, 1))
+    system = baseline + generator.normal(loc=shift, size=(400, 1))
+    found = paired(baseline, system, lambda sums: float(sums[0]) / 400, samples=1000)
+    if not 0.03 < found.p < 0.07:
+        assert (found.p < 0.05) == (not found.low <= 0.0 <= found.high)
+    differences = (system - baseline)[:, 0]
+    z = abs(differences.mean()) / (differences.std() / 400**0.5)
+    assert found.p == pytest.approx(math.erfc(z / 2**0.5), abs=0.06)
+
+
+def test_two_that_never_differ():
+    same = np.ones((5, 1))
+    assert paired(same, same, lambda sums: float(sums[0])) == (0.0, 0.0, 0.0, 1.0, 0.5)

@@ -185,6 +185,16 @@ def test_runs_of_one_task_are_compared_example_by_example(runs, tmp_path):
     assert "svg" in found.tags
 
 
+def test_each_run_is_compared_with_each_and_the_format_of_an_export_is_told(runs, tmp_path):
+    api.export(runs / "one", out=tmp_path / "half", form="bf16")
+    found = page(api.report([runs / "one", runs / "two", tmp_path / "half"], tmp_path / "report.html", device="cpu"))
+    tested = found.sections["Differences, and whether they are chance"]
+    for pair in ("two one valid", "half one valid", "half two valid"):
+        assert pair in tested
+    assert re.search(r"These are \d+ comparisons, and p is not corrected for their number", tested)
+    assert "weights (of an export) – – bf16" in found.sections["Settings"].split("All settings")[0]
+
+
 def test_settings_that_nobody_reads_make_no_difference(runs, tmp_path):
     found = page(api.report([runs / "ner", runs / "fed", runs / "lm"], tmp_path / "report.html", device="cpu"))
     differing = found.sections["Settings"].split("All settings")[0]
