@@ -125,17 +125,17 @@ class Fused(Stepped):
 
     def _is_slow(self, x: Tensor) -> bool:
         """Whether the kernel is slower for x (B, T, D) than `loop`, as measured (docs/performance.md)."""
-        number = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        trains = torch.is_grad_enabled()
         return (
             ONEDNN
             and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
+            and (torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu"))
             and isinstance(self.kernel, nn.RNNBase)  # and not what stands in for it in an export
             and self.options.kernel != "fused"
             and self.hidden_size >= WIDE
             and x.size(0) * self.hidden_size >= MANY
             and x.size(1) > 0
-            and (number == torch.float32 or (number == torch.bfloat16 and not trains))
         )
 
     def begin(self) -> list[Any]:
@@ -255,7 +255,7 @@ class GRU(Fused):
         return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
 
 
-WIDE, MANY = 128, 4096
+WIDE, MANY = 128, 6144
 """Features of a state, and entries of all rows' states, from which on the loop is the faster of the two."""
 FEW = 256
 """Rows of a single step in bf16 up to which the equations are faster than the kernel, which lays out weights anew."""

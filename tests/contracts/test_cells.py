@@ -297,6 +297,13 @@ def test_where_a_kernel_is_slow_its_weights_give_the_same(
 
     close(found("auto"), found("fused"), 1e-4)
     assert len(calls) == 2  # with a gradient and without
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            expected = cell.eval()(x, state)[0].float()
+        cell.options = cell.options.model_copy(update={"kernel": "auto"})
+        with torch.inference_mode():
+            close(cell(x, state)[0].float(), expected, 0.05)
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize(
