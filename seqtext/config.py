@@ -8,6 +8,7 @@ not read is an unknown key and so an error, never ignored.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -38,6 +39,11 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+WHOLE = "(recipe)"
+"""Stands for the key of a whole recipe."""
+KEY = re.compile(r"[a-z_]+(\.\w+)*: ")
+TWINS = {"name": "cell", "cell": "name"}
+"""Keys that are mistaken for each other: a tagger's encoder has a `cell`, a classifier's, of more kinds, a `name`."""
 SHOWN = 100
 """Characters of a value in a message."""
 DEEPEST = 20
@@ -63,12 +69,12 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
     lines: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         path, owner, annotation = _walk(schema, item["loc"])
-        key = ".".join([*([prefix] if prefix else []), *path]) or "(recipe)"
+        key = ".".join([*([prefix] if prefix else []), *path]) or WHOLE
         kind, given, message = item["type"], item["input"], item["msg"]
         names = [str(tag) for tag in _tagged(annotation)]
         if kind == "extra_forbidden":
             known = sorted(owner.model_fields) if owner else []
-            hint = (owner.place_of(path[-1]) if owner else "") or _near(path[-1], known)
+            hint = (owner.place_of(path[-1]) if owner else "") or _twin(path[-1], known) or _near(path[-1], known)
             line = f"{key}: unknown key" + (hint or f"; known keys here: {', '.join(known)}")
         elif kind == "missing":
             line = f"{key}: missing; a value is required"
@@ -78,8 +84,11 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
             given = given["name"]
             line = f"{key}.name: expected one of {', '.join(names)}, got {_shown(given)}{_near(given, names)}"
         elif kind in ("value_error", "assertion_error"):
-            # A check of a whole table may find several faults, a line each.
-            lines |= {(f"{key}: {fault}", ""): [] for fault in message.partition(", ")[2].split("\n")}
+            # A check of a whole table may find several faults, a line each; one may begin with a key of the table.
+            own = {field for member in _members(annotation) if _is_table(member) for field in member.model_fields}
+            for fault in message.partition(", ")[2].split("\n"):
+                joint = "." if (found := KEY.match(fault)) and re.split(r"[.:]", found[0])[0] in own else ": "
+                lines[f"{key}{joint}{fault}" if key != WHOLE or joint == ": " else fault, ""] = []
             continue
         elif kind in ("model_type", "model_attributes_type", "dict_type"):
             line = f"{key}: expected a table{' with a name' if names else ''}, got {_shown(given)}"
@@ -91,6 +100,12 @@ def faults(schema: type[Config], error: ValidationError, *, prefix: str = "") ->
             line = f"{key}: {message[0].lower()}{message[1:]}, got {_shown(given)}"
         lines[line, ""] = []
     return [head + " or ".join(wanted) + tail for (head, tail), wanted in lines.items()]
+
+
+def _twin(given: str, known: Sequence[str]) -> str:
+    """The key that means there what `given` means elsewhere."""
+    other = TWINS.get(given)
+    return f"; did you mean '{other}'?" if other in known else ""
 
 
 def _near(given: Any, known: Sequence[str]) -> str:
@@ -142,6 +157,10 @@ def _members(annotation: Any) -> list[Any]:
     return [] if annotation in (None, types.NoneType) else [annotation]
 
 
+def _is_table(member: Any) -> bool:
+    return isinstance(member, type) and issubclass(member, Config)
+
+
 def _branch(member: Any) -> str:
     """How pydantic names a member of a plain union in a location, up to its bracket."""
     origin = typing.get_origin(member) or member
@@ -153,7 +172,7 @@ def _tagged(annotation: Any) -> dict[str, type[Config]]:
     fields = [
         (member, member.model_fields["name"])
         for member in _members(annotation)
-        if isinstance(member, type) and issubclass(member, Config) and "name" in member.model_fields
+        if _is_table(member) and "name" in member.model_fields
     ]
     return {str(tag): member for member, field in fields for tag in typing.get_args(field.annotation)}
 

@@ -12,7 +12,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from itertools import accumulate, pairwise
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqtext.errors import InputError
+from seqtext.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +36,10 @@ MARGIN = 0.8
 """Inches around, for the names of the sides and the scale."""
 INK = "#010203"
 """Stands for the colour of the text around a picture that is part of a page."""
+LIGHT_OR_DARK = (
+    "svg { color: #1b1b1b; background: #fff; } "
+    "@media (prefers-color-scheme: dark) { svg { color: #e8e8e8; background: #16181c; } }"
+)
 
 
 def check_plot(what: str = "--plot") -> None:
@@ -68,12 +73,28 @@ def drawing(ink: str = "black") -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture; the suffix of the file, png or svg, says how. Raises `InputError` where that cannot be."""
+def save(draw: Callable[[], Figure], path: Path) -> None:
+    """Write a picture; the suffix of the file, png or svg, says how. Raises `InputError` where that cannot be.
+
+    An SVG is dark on light, or light on dark for who asks their system for that.
+    """
     try:
-        figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+        if path.suffix != ".svg":
+            with drawing():
+                draw().savefig(path, dpi=120)
+            return
+        with drawing(INK):
+            text = _svg(draw())
+        write_text(path, re.sub(r"(<svg\b[^>]*>)", rf"\1\n <style>{LIGHT_OR_DARK}</style>", text, count=1))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _svg(figure: Figure) -> str:
+    """A picture drawn with `INK`, in the colour of the text around it."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue().replace(INK, "currentColor")
 
 
 def inline(figure: Figure, *, title: str, number: int) -> str:
@@ -81,14 +102,11 @@ def inline(figure: Figure, *, title: str, number: int) -> str:
 
     `number` keeps its ids apart from those of other pictures of the page.
     """
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
+    text = _svg(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="f{number}-', text)
     text = re.sub(r'(href="|url\()#', rf"\1#f{number}-", text)
-    text = re.sub(INK, "currentColor", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
@@ -99,8 +117,7 @@ def heat_map(source: Sequence[str], target: Sequence[str], weights: Sequence[Seq
     `InputError` where there is no matplotlib, or the file cannot be written.
     """
     check_plot()
-    with drawing():
-        save(attention_figure(source, target, weights), path)
+    save(lambda: attention_figure(source, target, weights), path)
 
 
 def attention_figure(source: Sequence[str], target: Sequence[str], weights: Sequence[Sequence[float]]) -> Figure:

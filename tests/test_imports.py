@@ -42,7 +42,7 @@ MAY = {
     "series": CORE | {"shelf", "task", "search", "tasks", "training", "recipe", "run", "transfer", "session"},
     "model": CORE | {"task", "search", "training", "recipe", "run", "session"},
     "exporting": CORE | {"task", "tasks", "training", "recipe", "run", "session", "model"},
-    "plot": {"errors"},
+    "plot": {"errors", "files"},
     "inspecting": CORE | {"draw", "task", "search", "tasks", "training", "recipe", "run", "session", "model"},
     "report": CORE
     | {"draw", "plot", "task", "search", "tasks", "training", "recipe", "run", "session", "model"}

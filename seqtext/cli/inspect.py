@@ -78,11 +78,10 @@ def gradients(
             )
         ]
     if plot is not None:
-        from seqtext.plot import drawing, save
+        from seqtext.plot import save
         from seqtext.report.figures import gradient_figure
 
-        with drawing():
-            save(gradient_figure(found), plot)
+        save(lambda: gradient_figure(found), plot)
         typer.echo(str(plot), err=True)
     if as_json:
         for one in found:
@@ -134,17 +133,16 @@ def gates(
         check_picture(plot)
     found = inspect_gates(api.load(run, device=device), text, at=at, label=label)
     if plot is not None:
-        from seqtext.plot import drawing, save
+        from seqtext.plot import save
         from seqtext.report.figures import gate_figure
 
-        with drawing():
-            save(gate_figure(found), plot)
+        save(lambda: gate_figure(found), plot)
         typer.echo(str(plot), err=True)
     _utf8()
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.record(), ensure_ascii=False))
-    elif plot is None:
+    else:
         for one in found:
             _shade_gates(one)
 

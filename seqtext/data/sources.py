@@ -200,7 +200,7 @@ def split_file(folder: str | Path, split: Split, *, extension: str | None = None
 
 def _files(folder: Path, extension: str | None) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"no such folder; {SOURCE_FORMS}", path=folder)
+        raise DataError(f"no such {'file' if folder.suffix else 'folder'}; {SOURCE_FORMS}", path=folder)
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     files = [path for path in files if not path.name.startswith(".") and not path.name.endswith("~")]
     if extension is None:

@@ -145,7 +145,7 @@ def inspect_gradients(
         raise InputError(f"--max-norm {clip:g}: expected a norm above 0, or 0 for none")
     if gain is not None and not gain > 0.0:
         raise InputError(f"--gain {gain:g}: expected a number above 0")
-    specs = read_cells(cells, gain=gain) if cells else []
+    specs = [] if cells is None else read_cells(cells, gain=gain)
     trained = _is_run(target)
     if trained:
         if data is not None or overrides:

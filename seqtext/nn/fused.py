@@ -126,12 +126,12 @@ class Fused(Stepped):
     def _is_slow(self, x: Tensor) -> bool:
         """Whether the kernel is slower for x (B, T, D) than `loop`, as measured (docs/performance.md)."""
         return (
-            ONEDNN
+            isinstance(self.kernel, nn.RNNBase)  # and not what stands in for it in an export
+            and ONEDNN
             and x.device.type == "cpu"
             and x.dtype == torch.float32
             # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
             and (torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu"))
-            and isinstance(self.kernel, nn.RNNBase)  # and not what stands in for it in an export
             and self.options.kernel != "fused"
             and self.hidden_size >= WIDE
             and x.size(0) * self.hidden_size >= MANY

@@ -37,7 +37,7 @@ class FusedOptions(Config):
     def _forced(self) -> FusedOptions:
         if self.kernel == "fused" and (keys := self.unfused()):
             raise ValueError(
-                f"kernel = 'fused': it has no {' and no '.join(keys)}; set kernel = 'loop', or leave it out"
+                f"kernel = 'fused': torch's kernel has no {' and no '.join(keys)}; set kernel = 'loop', or leave it out"
             )
         return self
 

@@ -79,6 +79,8 @@ class Stack(Config):
             if key not in options.model_fields:
                 having = _having(key)
                 where = f"cells that have it: {', '.join(having)}" if having else "no cell has it"
+                if near := difflib.get_close_matches(key, options.model_fields, n=1):
+                    where += f"; did you mean '{near[0]}'?"
                 raise ValueError(f"cell_options: cell '{self.cell}' has no option '{key}'; {where}")
         try:
             read = options.model_validate(self.cell_options)
@@ -86,6 +88,7 @@ class Stack(Config):
             item = error.errors()[0]
             key = ".".join(map(str, ["cell_options", *item["loc"]]))
             told = item["ctx"]["error"] if item["type"] == "value_error" else item["msg"]
+            told = str(told).replace("Input should be", "expected")
             got = f", got {item['input']!r}" if item["loc"] else ""  # or options that do not go together
             raise ValueError(f"{key}: {told}{got}") from None
         if self.hidden_size < 1 or self.layers < 1:

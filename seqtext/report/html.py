@@ -38,7 +38,6 @@ td.long { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 figure { margin: .8rem 0; overflow-x: auto; }
 figure > svg { max-width: 100%; height: auto; }
 figure.whole > svg { max-width: none; }
-figure.map > svg { max-width: max(100%, 28rem); }
 @media (max-width: 40rem) { th, td { padding: .25rem .4rem; } }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0 1.5rem; }
 .text-line { margin: .35rem 0; padding: .35rem .6rem; background: var(--panel); border-radius: .4rem; max-width: none;
@@ -112,8 +111,8 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], *, caption: st
     )
 
 
-def figure(svg: str, *, caption: str = "", kind: Literal["whole", "map"] | None = None) -> str:
-    """A picture as wide as the page at most; `whole` ones keep their size and scroll, a `map` on a telephone."""
+def figure(svg: str, *, caption: str = "", kind: Literal["whole"] | None = None) -> str:
+    """A picture as wide as the page at most; `whole` ones keep their size and scroll."""
     under = f"<figcaption dir=auto>{safe(caption)}</figcaption>" if caption else ""
     shape = f' class="{kind}"' if kind else ""
     return f"<figure{shape}>{svg}{under}</figure>\n"

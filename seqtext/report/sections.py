@@ -253,7 +253,7 @@ def translated(held: Held, pictures: Pictures, count: int) -> list[Section]:
                     partial(attention_figure, seen.source, seen.target, seen.weights),
                     title,
                     caption=f"{record['source']} → {seen.result}",
-                    kind="map",
+                    kind="whole",
                 )
             )
         sections.append(Section("Attention", "".join(parts)))

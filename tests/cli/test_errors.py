@@ -139,7 +139,7 @@ def test_evaluation_of_a_split_or_file_that_is_not_there_is_told(refused, run, c
     assert told.startswith(
         f"{mine}: no test file here: its name must have one of test, testb in it; found: train.conll"
     )
-    assert refused("evaluate", run, "--data", "no.txt").startswith("no.txt: no such folder; a source is a folder")
+    assert refused("evaluate", run, "--data", "no.txt").startswith("no.txt: no such file; a source is a folder")
 
 
 def test_training_without_a_valid_split_is_told(refused, corpus, folder):

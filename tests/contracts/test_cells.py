@@ -373,25 +373,25 @@ def test_numbers_of_fewer_bits(name: str, options: dict[str, Any]) -> None:
         (
             "lstm",
             {"kernel": "fused", "peepholes": True},
-            "kernel = 'fused': it has no peepholes; set kernel = 'loop', or leave it out",
+            "kernel = 'fused': torch's kernel has no peepholes; set kernel = 'loop', or leave it out",
         ),
         (
             "lstm",
             {"kernel": "fused", "coupled": True, "zoneout": 0.1},
-            "kernel = 'fused': it has no coupled and no zoneout; set",
+            "kernel = 'fused': torch's kernel has no coupled and no zoneout; set",
         ),
         (
             "clockwork",
             {"periods": [1, 2, 2]},
-            "cell_options.periods: Input should be whole numbers from 1 on, each greater",
+            "cell_options.periods: expected whole numbers from 1 on, each greater",
         ),
         (
             "clockwork",
             {"periods": [1, 1025]},
-            "cell_options.periods: Input should be at most 1,024 steps, got [1, 1025]",
+            "cell_options.periods: expected at most 1,024 steps, got [1, 1025]",
         ),
         ("clockwork", {"periods": [*range(1, 202)]}, "cell_options.periods: 201 periods need at least as many units"),
-        ("rnn", {"kernel": "fused", "leak": 0.5}, "kernel = 'fused': it has no leak; set kernel = 'loop'"),
+        ("rnn", {"kernel": "fused", "leak": 0.5}, "kernel = 'fused': torch's kernel has no leak; set kernel = 'loop'"),
         (
             "lstm",
             {"coupled": True, "without": ["input"]},
@@ -406,6 +406,6 @@ def test_numbers_of_fewer_bits(name: str, options: dict[str, Any]) -> None:
 )
 def test_options_that_do_not_go_together(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(
-        ConfigError, match=re.escape(f"encoder: cell_options: {message}" if "it has no" in message else message)
+        ConfigError, match=re.escape(f"encoder.cell_options: {message}" if "kernel has no" in message else message)
     ):
         parse(RecurrentConfig, {"cell": name, "cell_options": options}, source="recipe", prefix="encoder")

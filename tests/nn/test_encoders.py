@@ -46,7 +46,7 @@ NAMES = ", ".join([*CELLS, "cnn", "esn", "bow"])
         ({"hidden_size": 3}, f".name: missing; it must be one of {NAMES}"),
         (
             {"name": "gru", "cell_options": {"nonlinearity": "relu"}},
-            ": cell_options: cell 'gru' has no option 'nonlinearity'; cells that have it: rnn",
+            ".cell_options: cell 'gru' has no option 'nonlinearity'; cells that have it: rnn",
         ),
         ({"name": "bow", "hidden_size": 3}, ".hidden_size: unknown key; known keys here: name"),
         ({"name": "cnn", "width": [3]}, ".width: unknown key; did you mean 'widths'?"),

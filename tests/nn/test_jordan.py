@@ -138,33 +138,33 @@ def test_a_language_model_may_read_its_own_words_in_training() -> None:
         (
             NerModel,
             {"recurrence": "output"},
-            "model: head: a CRF weighs whole taggings, and the labels fed back are of",
+            "model.head: a CRF weighs whole taggings, and the labels fed back are of",
         ),
         (
             NerModel,
             {"feedback": {"cell": "gru"}},
-            'model: feedback: no label is fed back with recurrence = "hidden"; s',
+            'model.feedback: no label is fed back with recurrence = "hidden"; s',
         ),
         (NerModel, {"recurrence": "jordan"}, "model.recurrence: expected 'hidden', 'output' or 'both', got 'jordan'"),
         (
             LanguageModelConfig,
             {"feedback": {"of": "word"}},
-            'model: feedback: nothing is fed back with recurrence = "h',
+            'model.feedback: nothing is fed back with recurrence = "h',
         ),
         (
             LanguageModelConfig,
             {"recurrence": "both", "feedback": {"of": "word"}},
-            'model: feedback.of: recurrence = "b',
+            'model.feedback.of: recurrence = "b',
         ),
         (
             LanguageModelConfig,
             {"recurrence": "output", "tied": False, "softmax": {"name": "adaptive"}},
-            "model: softmax: output recurrence reads every word's probability: set softmax.name",
+            "model.softmax: output recurrence reads every word's probability: set softmax.name",
         ),
         (
             LanguageModelConfig,
             {"recurrence": "output", "condition": "both"},
-            "model: condition: no state is carried wi",
+            "model.condition: no state is carried wi",
         ),
         (
             LanguageModelConfig,

@@ -210,10 +210,13 @@ def test_gradient_of_the_reversal() -> None:
             {"cell": "gru", "cell_options": {"nonlinearity": "relu"}},
             "cell_options: cell 'gru' has no option 'nonlinearity'; cells that have it: rnn",
         ),
-        ({"cell_options": {"peephole": True}}, "cell_options: cell 'lstm' has no option 'peephole'; no cell has it"),
+        (
+            {"cell_options": {"peephole": True}},
+            "cell_options: cell 'lstm' has no option 'peephole'; no cell has it; did you mean 'peepholes'?",
+        ),
         (
             {"cell": "rnn", "cell_options": {"nonlinearity": "gelu"}},
-            "cell_options.nonlinearity: Input should be 'tanh' or 'relu', got 'gelu'",
+            "cell_options.nonlinearity: expected 'tanh' or 'relu', got 'gelu'",
         ),
         (
             {"cell": "sru", "cell_options": {"forget_bias": 1.0}},
@@ -247,5 +250,6 @@ def test_gradient_of_the_reversal() -> None:
     ],
 )
 def test_what_a_recipe_may_not_say(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"model.encoder: {message}") + "$"):
+    joint = "." if re.match(r"[a-z_.]+: ", message) else ": "
+    with pytest.raises(ConfigError, match=re.escape(f"model.encoder{joint}{message}") + "$"):
         parse(RecurrentConfig, values, source="recipe.toml", prefix="model.encoder")

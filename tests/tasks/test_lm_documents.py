@@ -127,12 +127,12 @@ def test_a_run_keeps_its_labels_and_names_those_it_never_saw(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"label_field": "mood", "random_windows": True}, "data: random_windows: documents (label_field) begin at th"),
-        ({"label_field": "mood", "blank_lines": True}, "data: blank_lines: a document with a label is one row, and"),
+        ({"label_field": "mood", "random_windows": True}, "data.random_windows: documents (label_field) begin at th"),
+        ({"label_field": "mood", "blank_lines": True}, "data.blank_lines: a document with a label is one row, and"),
         ({"label_field": "mood", "format": "text"}, 'data: format "text" has no labels: leave label_field out, or g'),
         ({"label_field": "mood", "separator": "::"}, "data: separator must be one character, no quote and no line e"),
         ({"format": "csv"}, 'data: format "csv" is one of labelled texts: name their label by label_field'),
-        ({"separator": ";"}, "data: separator: only tables of labelled texts have it: name their label by label_field"),
+        ({"separator": ";"}, "data.separator: only tables of labelled texts have it: name their label by label_field"),
     ],
 )
 def test_settings_that_nothing_reads_are_told(values: dict[str, Any], message: str) -> None:
@@ -145,7 +145,7 @@ def test_a_condition_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'^model.condition = "both" needs a label for each text: data.label_field'):
         seqtext.train("lm", overrides={"model.condition": "both"}, out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match='model: label_size: no label is read with condition = "none"'):
+    with pytest.raises(ConfigError, match=r'model\.label_size: no label is read with condition = "none"'):
         seqtext.train("lm", overrides={"model.label_size": 3}, out=tmp_path / "run", device="cpu")
 
 

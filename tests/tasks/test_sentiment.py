@@ -278,7 +278,7 @@ def test_a_bag_is_pooled_by_its_mean_and_what_else_a_recipe_may_not_say() -> Non
     assert bag.pool == MeanConfig() and parse(ClassifierConfig, bag.model_dump(), source="recipe") == bag
     assert parse(ClassifierConfig, {"embedding": {"size": 9}}, source="recipe").embedding.characters.name == "none"
     cases = {
-        "model: pool.name: encoder 'bow' is the mean of its words' vectors, so pool is 'mean', not 'max'": {
+        "model.pool.name: encoder 'bow' is the mean of its words' vectors, so pool is 'mean', not 'max'": {
             "encoder": {"name": "bow"},
             "pool": {"name": "max"},
         },

@@ -125,7 +125,7 @@ def test_a_pass_cut_off_begins_again_to_the_same_bits(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("ner-esn", {"model.head": "crf"}, 'model: head: a CRF is learned, and readout = "ridge" is solved for: set'),
+        ("ner-esn", {"model.head": "crf"}, 'model.head: a CRF is learned, and readout = "ridge" is solved for: set'),
         (
             "ner-esn",
             {"train.epochs": 3, "train.schedule.name": "cosine"},
@@ -135,11 +135,11 @@ def test_a_pass_cut_off_begins_again_to_the_same_bits(name: str, tmp_path: Path)
         (
             "lm-esn",
             {"model.tied": True},
-            "model: tied: no gradient reaches the embedding below a reservoir: set tied =",
+            "model.tied: no gradient reaches the embedding below a reservoir: set tied =",
         ),
-        ("lm-esn", {"model.softmax.name": "adaptive"}, 'model: softmax: with readout = "ridge" every word is scored: '),
-        ("lm-esn", {"model.encoder.bidirectional": True}, "model: encoder.bidirectional: a language model reads forw"),
-        ("lm-esn", {"model.condition": "input"}, "model: condition: no gradient reaches a label below a reservoir"),
+        ("lm-esn", {"model.softmax.name": "adaptive"}, 'model.softmax: with readout = "ridge" every word is scored: '),
+        ("lm-esn", {"model.encoder.bidirectional": True}, "model.encoder.bidirectional: a language model reads forw"),
+        ("lm-esn", {"model.condition": "input"}, "model.condition: no gradient reaches a label below a reservoir"),
         (
             "ner-esn",
             {"model.encoder.spectral_radius": 0.0},
