@@ -160,6 +160,8 @@ class _Loop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         cell, steps = ctx.cell, len(ctx.noted)
+        if not steps:
+            raise RuntimeError("a second gradient of one pass: ask for the first with retain_graph=True")
         like = next(grad for grad in grads if grad is not None)
         now = tuple(torch.zeros_like(like[0]) for _ in grads)
         of_given: list[Tensor] = []
@@ -167,6 +169,8 @@ class _Loop(torch.autograd.Function):
             now = tuple(one if grad is None else one + grad[t] for one, grad in zip(now, grads))
             each, now = cell.unstepped(now, ctx.noted[t], ctx.uses)
             of_given.append(each)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.noted.clear()  # as autograd does with what it has saved: the graph may live on with the loss
         return None, None, torch.stack(of_given[::-1]), *now, *(token.new_empty(0) for token in ctx.tokens)
 
 

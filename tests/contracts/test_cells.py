@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -266,6 +267,28 @@ def test_a_gradient_by_hand_is_that_of_the_steps(name: str, options: dict[str, A
     expected = by_autograd(cell, x, state)
     close(noted, expected)
     close(found, gradients(expected))
+
+
+def test_what_a_loop_has_noted_goes_with_the_backward_pass() -> None:
+    """As autograd's own notes do: a loss that lives on holds no states. Where they are to be kept, they are."""
+    cell, x, _ = make("mut1", {})
+    kept = []
+    advance = cell.advance  # type: ignore[operator]
+
+    def noting(*given: Any) -> Any:
+        state, noted = advance(*given)
+        kept.append(weakref.ref(noted[3]))
+        return state, noted
+
+    cell.advance = noting  # type: ignore[assignment, method-assign]
+    loss = cell(x)[0].sum()
+    (first,) = torch.autograd.grad(loss, [cell.input.bias], retain_graph=True)  # type: ignore[union-attr, list-item]
+    assert all(ref() is not None for ref in kept)
+    (second,) = torch.autograd.grad(loss, [cell.input.bias])  # type: ignore[union-attr, list-item]
+    close(first, second)
+    assert len(kept) == x.size(1) and not any(ref() is not None for ref in kept)
+    with pytest.raises(RuntimeError, match="second"):
+        loss.backward()
 
 
 @pytest.mark.skipif(not ONEDNN, reason="the loop's product is not there")
