@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from seqtext.nn.cell import Cell, State, last_of, zero_state
 from seqtext.nn.matrix import Matrix
 from seqtext.nn.products import tanh
+from seqtext.nn.shared import ends
 
 
 class Stepped(Cell):
@@ -169,7 +170,7 @@ class _Loop(torch.autograd.Function):
             now = tuple(one if grad is None else one + grad[t] for one, grad in zip(now, grads))
             each, now = cell.unstepped(now, ctx.noted[t], ctx.uses)
             of_given.append(each)
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if ends():
             ctx.noted.clear()  # as autograd does with what it has saved: the graph may live on with the loss
         return None, None, torch.stack(of_given[::-1]), *now, *(token.new_empty(0) for token in ctx.tokens)
 

@@ -18,6 +18,15 @@ from torch import Tensor
 from seqtext.nn.products import product
 
 
+def ends() -> bool:
+    """Whether the graph of the backward pass that runs is done with after it, and what it holds should go.
+
+    The token of some weights and what knows their uses hold each other, so that nothing else would let go of them until
+    Python looks for such circles.
+    """
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 class Gathering:
     """What is known of the uses of some weights in the backward pass that runs."""
 
@@ -99,6 +108,8 @@ class _Token(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         shared, biased = ctx.shared, ctx.shared.bias is not None
         uses = shared.taken()
+        if ends():
+            ctx.shared = None
         if not uses:
             return grad.new_zeros(shared.weight.shape), grad.new_zeros(len(shared.weight)) if biased else None, None
         inputs, grads = uses[0] if len(uses) == 1 else (torch.cat(parts) for parts in zip(*uses))
@@ -116,6 +127,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         uses = ctx.shared.taken()
+        if ends():
+            ctx.shared = None
         return torch.stack(uses).sum(0).to(grad.dtype) if uses else torch.zeros_like(ctx.like), None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from seqtext.nn.scan import scan
-from seqtext.nn.shared import Shared
+from seqtext.nn.shared import Shared, SharedVector
 
 
 def loop(a: torch.Tensor, b: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
@@ -49,3 +52,18 @@ def test_what_a_shared_matrix_gathered_for_another_gradient_is_not_counted() -> 
     plain = (((x @ weight.T).tanh()) @ weight.T).square().sum()
     torch.testing.assert_close(found, torch.autograd.grad(plain, [x, weight]))
     torch.testing.assert_close(first, found[0])
+
+
+def test_shared_weights_are_let_go_of_after_the_backward_pass() -> None:
+    """Without a search for circles, which comes when it comes: by then there may be hundreds of them."""
+    weight, x = torch.randn(3, 3, requires_grad=True), torch.randn(2, 3)
+    shared, vector = Shared(weight), SharedVector(weight[0])
+    refs = [weakref.ref(shared), weakref.ref(vector)]
+    loss = shared(x).sum() + vector.token.sum()
+    gc.disable()
+    try:
+        loss.backward()
+        del shared, vector, loss
+        assert [ref() for ref in refs] == [None, None]
+    finally:
+        gc.enable()
