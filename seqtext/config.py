@@ -178,13 +178,18 @@ def _tagged(annotation: Any) -> dict[str, type[Config]]:
 
 
 def override(
-    values: Mapping[str, Any], assignments: Sequence[str] | Mapping[str, Any], *, source: str
+    values: Mapping[str, Any],
+    assignments: Sequence[str] | Mapping[str, Any],
+    *,
+    source: str,
+    schemas: Mapping[str, type[Config]] | None = None,
 ) -> dict[str, Any]:
     """A copy of `values` with dotted keys set, from `["train.epochs=3"]` or `{"train.epochs": 3}`.
 
     A value is read as TOML (`3`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as a plain string, so that a
     shell needs no second layer of quotes. Changing the `name` of a choice drops the recipe's other settings of that
-    choice, which belonged to the old one. Raises `ConfigError` with every assignment that cannot be made.
+    choice, which belonged to the old one, unless `schemas`, those of the tables in `values`, have one for both. Raises
+    `ConfigError` with every assignment that cannot be made.
     """
     result = _copy(values)
     faults: list[str] = []
@@ -202,7 +207,8 @@ def override(
                 faults.append(f"{key}: '{'.'.join(parents[: depth + 1])}' is a value, not a table")
                 break
         else:
-            if parents and last == "name" and table.get("name") != value:
+            renamed = parents and last == "name" and table.get("name") != value
+            if renamed and not _share_a_table(schemas or {}, parents, table.get("name"), value):
                 above = key.removesuffix("name")
                 for other in list(table):
                     if not any(f"{name}.".startswith(f"{above}{other}.") for name in made):
@@ -212,6 +218,21 @@ def override(
     if faults:
         raise ConfigError(source, faults)
     return result
+
+
+def _share_a_table(schemas: Mapping[str, type[Config]], path: Sequence[str], one: Any, other: Any) -> bool:
+    """Whether two names of the choice at `path` have one schema, so that the settings of one are those of the other."""
+    annotation: Any = schemas.get(path[0])
+    default: Any = None
+    for part in path[1:]:
+        tables = [member for member in _members(annotation) if _is_table(member) and part in member.model_fields]
+        if not tables:
+            return False
+        field = tables[0].model_fields[part]
+        annotation, default = field.annotation, field.get_default(call_default_factory=True)
+    tagged = _tagged(annotation)
+    first = tagged.get(str(getattr(default, "name", None) if one is None else one))
+    return first is not None and first is tagged.get(str(other))
 
 
 def _assignment(text: str) -> tuple[str, Any]:

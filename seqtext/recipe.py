@@ -79,10 +79,23 @@ def load(name: str, overrides: Sequence[str] | Mapping[str, Any] = (), *, search
     Unless it is for a `search`, the ranges of a recipe are for it as it is written: with any `overrides` it has none.
     """
     path = find(name)
-    values = override(read_toml(path), overrides, source=str(path))
+    values = changed(read_toml(path), overrides, source=str(path))
     if overrides and not search:
         values = {key: table for key, table in values.items() if key != "tune"}
     return check(values, name=name_of(path), source=str(path))
+
+
+def changed(values: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """A recipe's table with `overrides` made by `config.override`: another cell keeps the settings of the old one."""
+    return override(values, overrides, source=source, schemas=_schemas(values))
+
+
+def _schemas(values: Mapping[str, Any]) -> dict[str, type[Config]]:
+    """Those of a recipe's tables, of the task that it names."""
+    kind = values.get("task")
+    task = TASKS.get(kind) if isinstance(kind, str) else None
+    found: dict[str, type[Config]] = {"train": TrainConfig, "expected": Expected}
+    return found | ({"data": task.Data, "model": task.Model} if task is not None else {})
 
 
 def choose(
@@ -174,9 +187,7 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         faults.append(f"seed: expected a whole number of 0 or more, got {seed!r}")
     if not isinstance(description, str):
         faults.append(f"description: expected a string, got {description!r}")
-    schemas: dict[str, type[Config]] = {"train": TrainConfig, "expected": Expected}
-    if task is not None:
-        schemas |= {"data": task.Data, "model": task.Model}
+    schemas = _schemas(values)
     parts: dict[str, Any] = {}
     for section in ("data", "model", "train", "tune", "expected"):
         table = values.get(section, {})
@@ -225,7 +236,7 @@ def _suited(ranges: Mapping[str, Range], values: Mapping[str, Any], *, source: s
         found[key] = tried
         for value in tried.ends:
             try:
-                recipe: Any = check(override(alone, {key: value}, source=source), name="", source=source)
+                recipe: Any = check(changed(alone, {key: value}, source=source), name="", source=source)
             except ConfigError as error:
                 faults |= dict.fromkeys(
                     f"tune.{fault}" if fault.startswith(f"{key}:") else f"tune.{key}: {fault}" for fault in error.faults

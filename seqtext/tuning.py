@@ -23,7 +23,7 @@ import torch
 
 from seqtext import recipe as recipes
 from seqtext import session
-from seqtext.config import override, read_toml, to_toml
+from seqtext.config import read_toml, to_toml
 from seqtext.errors import ConfigError, InputError, RunError
 from seqtext.files import locked, one_at_a_time, write_text
 from seqtext.recipe import Recipe
@@ -194,7 +194,7 @@ def _with(folder: Path, values: dict[str, Any]) -> Recipe:
     """That recipe with settings of a trial, without ranges. Raises `ConfigError` for settings that go not together."""
     path = folder / "recipe.toml"
     table = {key: value for key, value in read_toml(path).items() if key != "tune"}
-    return recipes.check(override(table, values, source=str(path)), name=folder.name, source=str(path))
+    return recipes.check(recipes.changed(table, values, source=str(path)), name=folder.name, source=str(path))
 
 
 def _study(folder: Path, recipe: Recipe) -> Any:

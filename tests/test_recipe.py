@@ -205,3 +205,12 @@ def test_one_file_is_no_data_to_train_on(tmp_path):
         f"--data {tmp_path / 'train.conll'}: 1 fault\n  this is one file, and training needs more than one split; "
         "give a folder, or data.train=FILE data.valid=FILE data.test=FILE"
     )
+
+
+def test_another_cell_keeps_the_settings_that_all_cells_have():
+    same = {"model.encoder.hidden_size": 24, "model.encoder.name": "gru"}
+    assert recipes.load("sentiment", {"model.encoder.name": "gru"}).model.encoder.hidden_size == 64
+    assert recipes.load("sentiment", same).model.encoder.hidden_size == 24
+    assert recipes.load("sentiment", {"model.encoder.name": "cnn"}).model.encoder.name == "cnn"
+    adam, sgd = (recipes.load("ner", {"train.optimizer.name": name}).train.optimizer.lr for name in ("adam", "sgd"))
+    assert adam != sgd  # a learning rate is that of its optimizer

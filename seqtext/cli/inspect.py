@@ -197,8 +197,6 @@ def attention(
     if as_json:
         typer.echo(json.dumps(found.record(), ensure_ascii=False))
         return
-    if plot is not None:
-        return
     colour = wants_colour(sys.stdout)
     typer.echo(found.result)
     if len(found.target) == 1:  # a label: a row a word
@@ -252,7 +250,7 @@ def trees(
     if plot is not None:
         write_text(plot, draw.svg(tree) if plot.suffix == ".svg" else draw.html([tree]))
         typer.echo(str(plot), err=True)
-    elif not as_json:
+    if not as_json:
         typer.echo(draw.terminal(tree, colour=draw.wants_colour(sys.stdout), width=terminal_width()), nl=False)
 
 

@@ -13,7 +13,8 @@ from seqtext.inspecting.reading import read
 from seqtext.inspecting.watching import Seen, kind_of
 from seqtext.model import Model
 from seqtext.nn.clockwork import Clockwork
-from seqtext.nn.gates import GATES, tells
+from seqtext.nn.deep import Dilated
+from seqtext.nn.gates import GATES, gates_at
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def inspect_gates(model: Model, text: str, *, at: str | None = None, label: str 
     found = []
     for name in seen if at is None else [at]:
         kind = kind_of(seen[name].cell)
-        if not tells(kind, seen[name].cell):
+        if kind not in GATES:
             known = f"those that do, with their usual equations: {', '.join(GATES)}"
             raise InputError(f"{model.run.folder}: {name}, a cell '{kind}', does not tell its gates; {known}")
         gates, own = gates_of(seen[name]), tokens(name)
@@ -64,14 +65,14 @@ def inspect_gates(model: Model, text: str, *, at: str | None = None, label: str 
 def gates_of(seen: Seen) -> dict[str, Tensor]:
     """(T, H) of each gate and member of the state over what a cell read of a text, in the order it read it."""
     cell = seen.cell
-    tell = GATES[kind_of(cell)]
-    told = 1 if isinstance(cell, Clockwork) else cell.parts  # its other part counts steps
-    members = ["state", "memory", *(f"memory {number}" for number in range(2, cell.parts))][:told]
+    kind = kind_of(cell)
+    own = cell.cell.parts if isinstance(cell, Dilated) else cell.parts  # its others are of the steps before
+    members = ["state", "memory"][: 1 if isinstance(cell, Clockwork) else own]  # the other of which counts steps
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for x, state in seen.pieces():
             for step in range(x.size(1)):
-                values = tell(cell, x[:, step], state)
+                values = gates_at(kind, cell, x[:, step], state)
                 _, state = cell.step(x[:, step], state)
                 for name, value in (values | dict(zip(members, state))).items():
                     rows.setdefault(name, []).append(value[0].float().cpu())

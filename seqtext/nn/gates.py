@@ -3,7 +3,7 @@
     GATES[name](cell, x (B, D), state of (B, H)) -> {gate: (B, H)}
 
 each value between 0 and 1 but for the candidate, which is what there is to write. A cell without gates has an empty
-dictionary. `tells` says whether a cell does: one that is made of cells does not.
+dictionary. `gates_at` is the same for cells that are made of others. `x` is None for a transition that reads none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seqtext.nn.cell import Cell, State
+from seqtext.nn.cell import State
 from seqtext.nn.deep import Deep, Dilated
 from seqtext.nn.normed_cells import normalised
 
@@ -77,7 +77,7 @@ def normed_gru_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
 def mutant_gates(cell: Any, x: Tensor, state: State) -> dict[str, Tensor]:
     """Jozefowicz 2015: h' = update * candidate + (1 - update) * h; the reset gate lets h into the candidate."""
     products, size = cell.begin(), 2 * cell.hidden_size
-    given = _given(cell, x)
+    given = _given(cell, x).expand(state[0].size(0), -1)
     gates, _ = cell.gates_of(given[:, :size], state[0], products)
     (z, r), new = gates.sigmoid().chunk(2, dim=1), given[:, size:]
     return {"reset": r, "update": z, "candidate": (new + products[-1](r * state[0])).tanh()}
@@ -120,14 +120,27 @@ GATES: dict[str, Callable[[Any, Tensor, State], dict[str, Tensor]]] = {
 }
 
 
-def tells(name: str, cell: Cell) -> bool:
-    """Whether `GATES[name]` can tell the gates of this cell."""
-    return name in GATES and not isinstance(cell, Deep | Dilated)
+def gates_at(name: str, cell: Any, x: Tensor | None, state: State) -> dict[str, Tensor]:
+    """`GATES[name]` of a cell, without a gradient; of a dilated one from the state that its step reads, and of a deep
+    step those of each transition, numbered from the second on."""
+    if isinstance(cell, Dilated):
+        return gates_at(name, cell.cell, x, state[-cell.cell.parts :])
+    if not isinstance(cell, Deep):
+        return GATES[name](cell, x, state)  # type: ignore[arg-type]
+    found: dict[str, Tensor] = {}
+    transitions: Any = cell.transitions
+    for number, transition in enumerate(transitions, start=1):
+        values = gates_at(name, transition, x, state)
+        found |= {gate if number == 1 else f"{gate} {number}": value for gate, value in values.items()}
+        given = _given(transition, x).expand(state[0].size(0), -1)
+        state, _ = transition.advance(given, state, transition.begin())
+        x = None
+    return found
 
 
-def _given(cell: Any, x: Tensor) -> Tensor:
-    """What x (B, D) gives to a step of a looped cell, (B, gates * H)."""
-    return cell.given(x.unsqueeze(0))[0]
+def _given(cell: Any, x: Tensor | None) -> Tensor:
+    """What x (B, D) gives to a step of a looped cell, (B, gates * H); (1, gates * H) where it reads none."""
+    return cell.given(None if x is None else x.unsqueeze(0))[0]
 
 
 def _scanned(cell: Any, x: Tensor, blocks: int) -> tuple[Tensor, ...]:

@@ -131,6 +131,15 @@ def measures(task: Any, records: Sequence[Record]) -> list[Measure]:
     return [one for one in MEASURES[task.name](task, records) if len(one.statistics)] if records else []
 
 
+def cut(one: Measure, other: Measure) -> tuple[Measure, Measure]:
+    """Both over the examples that both have, where those of one are the first of the other's."""
+    count = min(len(one.keys), len(other.keys))
+    if one.keys[:count] != other.keys[:count]:
+        return one, other
+    first, second = (each._replace(statistics=each.statistics[:count], keys=each.keys[:count]) for each in (one, other))
+    return first, second
+
+
 def same_examples(one: Measure, other: Measure) -> str | None:
     """Why two runs cannot be compared example by example, if they cannot."""
     if len(one.keys) != len(other.keys):

@@ -15,7 +15,7 @@ from seqtext.plot import check_plot
 from seqtext.report.figures import Curve, line_figure
 from seqtext.report.held import Held, hold
 from seqtext.report.html import Section, page, paragraph, safe, table
-from seqtext.report.measures import Measure, measures, same_examples
+from seqtext.report.measures import Measure, cut, measures, same_examples
 from seqtext.report.sections import SECTIONS, Pictures
 from seqtext.training.config import Ridge
 
@@ -172,7 +172,14 @@ def _significance(held: Sequence[Held], found: Found) -> str:
             notes.append(f"Of more than {EACH} runs of a task, each is compared with the first alone.")
         for first, other in pairs:
             for split in ("valid", "test"):
-                for one, two in zip(found[first.name, split], found[other.name, split]):
+                for pair in zip(found[first.name, split], found[other.name, split]):
+                    one, two = cut(*pair)
+                    if len(one.keys) < max(len(each.keys) for each in pair):
+                        notes.append(
+                            f"{one.title} ({split}) of {first.name} and {other.name} is compared over the first "
+                            f"{len(one.keys):,} examples, all that one of them was scored on; --limit says how many "
+                            "are predicted for an export."
+                        )
                     if reason := same_examples(one, two):
                         notes.append(f"{one.title} ({split}) of {first.name} and {other.name}: no test, {reason}.")
                         continue

@@ -34,3 +34,27 @@ def test_the_steps_that_a_clockwork_counts_are_no_memory() -> None:
         module(torch.tensor([[1, 5, 2]]))
     (only,) = seen.values()
     assert list(gates_of(only)) == ["state"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"cell": "gru", "transition_depth": 2},
+            ["reset", "update", "candidate", "reset 2", "update 2", "candidate 2"],
+        ),
+        ({"cell": "lstm", "dilation": 2}, ["input", "forget", "candidate", "output"]),
+        ({"cell": "lstm", "dilation": 2, "transition_depth": 2, "cell_options": {"peepholes": True}}, None),
+    ],
+)
+def test_cells_made_of_cells_tell_their_gates(settings: dict[str, object], expected: list[str] | None) -> None:
+    values = {"embedding_size": 3, "encoder": {"hidden_size": 4, **settings}}
+    torch.manual_seed(4)
+    module = LanguageModel(parse(LanguageModelConfig, values, source="test"), 9).eval()
+    with torch.no_grad(), watching(cells_of(module)) as seen:
+        states = module(torch.tensor([[1, 5, 2, 8, 5]])).states
+    (only,) = seen.values()
+    found = gates_of(only)
+    torch.testing.assert_close(found["state"], states[0])
+    if expected is not None:
+        assert list(found) == [*expected, "state", *(["memory"] if settings["cell"] == "lstm" else [])]

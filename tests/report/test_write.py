@@ -221,6 +221,14 @@ def test_other_examples_are_not_tested_against_each_other(runs, tmp_path):
     assert counts in found.sections["Differences, and whether they are chance"]
 
 
+def test_the_first_examples_of_one_that_has_more_are_compared_with_those_of_the_other(runs, tmp_path):
+    api.export(runs / "one", out=tmp_path / "half", form="bf16")
+    found = page(api.report([runs / "one", tmp_path / "half"], tmp_path / "report.html", limit=7, device="cpu"))
+    tested = found.sections["Differences, and whether they are chance"]
+    assert "half one valid accuracy, %" in tested and "no test" not in tested
+    assert "accuracy, % (valid) of one and half is compared over the first 7 examples" in tested
+
+
 def test_what_a_text_says_is_never_code(runs, tmp_path):
     for name in ("one", "lm"):
         out = api.report([runs / name], tmp_path / "report.html", device="cpu")
