@@ -207,11 +207,12 @@ def tell_others(path: Path, there: Mapping[Any, Any], plans: Sequence[Plan], cha
     wanted = {(plan.job, plan.variant, plan.seed) for plan in plans}
     others = [row for key, row in there.items() if key[:3] in wanted and key not in known]
     for used, count in Counter(tuple(row["set"]) if "set" in row else None for row in others).items():
+        jobs = dict.fromkeys(row["job"] for row in others if tuple(row.get("set", ())) == used)
         how = "of recipes or variants that have changed since"
         if used is None:
             how += ", or with a --set of then"
         elif used != tuple(changes):
-            how = f"shown by --set {' '.join(used)}" if used else "shown without --set"
+            how = f"shown by --jobs {' '.join(jobs)} --set {' '.join(used)}" if used else "shown without --set"
         print(f"{path}: {count} runs with other settings are not in the tables: {how}", file=sys.stderr)
 
 

@@ -64,7 +64,7 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(study
     assert "±" not in done.stdout
     other = study(tmp_path, *words[:-4], "train.epochs=2", "--table")
     assert (other.returncode, other.stdout) == (0, "no run is there yet\n")
-    told = f"{figures}: 2 runs with other settings are not in the tables: shown by --set {' '.join(FAST)}\n"
+    told = f"{figures}: 2 runs with other settings are not in the tables: shown by --jobs copy --set {' '.join(FAST)}\n"
     assert other.stderr == told
     timed = study(tmp_path, *words, "--speed")
     assert timed.returncode == 0 and "2 runs to time\ncopy, lstm, seed 1: " in timed.stderr

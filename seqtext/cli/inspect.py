@@ -260,8 +260,9 @@ def embeddings(
     words: Annotated[list[str], typer.Argument(metavar="WORD...", help="Words of the run's vocabulary.")],
     k: Annotated[int, typer.Option("--k", help="How many neighbours.")] = 10,
     side: Annotated[
-        str, typer.Option(metavar="source|target", help="Which side of a translator's vocabulary.")
-    ] = "source",
+        str | None,
+        typer.Option(metavar="source|target", help="Which side of a translator's vocabulary; default: source."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -275,7 +276,7 @@ def embeddings(
     from seqtext.errors import InputError
     from seqtext.inspecting.embeddings import inspect_embeddings
 
-    if side not in ("source", "target"):
+    if side not in (None, "source", "target"):
         raise InputError(f"--side {side}: expected source or target")
     found = inspect_embeddings(api.load(run, device=device), words, k=k, side=side)  # type: ignore[arg-type]
     _utf8()

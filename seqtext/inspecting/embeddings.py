@@ -29,13 +29,13 @@ class Neighbours(NamedTuple):
 
 
 def inspect_embeddings(
-    model: Model, words: list[str], *, k: int = 10, side: Literal["source", "target"] = "source"
+    model: Model, words: list[str], *, k: int = 10, side: Literal["source", "target"] | None = None
 ) -> list[Neighbours]:
-    """The `k` nearest neighbours of each word; of a translator, on this `side`.
+    """The `k` nearest neighbours of each word; of a translator, on this `side`, or the source's.
 
     A word's vector is its row of the embedding table and its pretrained vector, without what is read of its letters;
     of a model of pieces or characters the vocabulary has those. Raises `InputError` for a word that the run does not
-    know, and for a model that has no vectors of whole words.
+    know, for a model that has no vectors of whole words, and for a side where there is one vocabulary.
     """
     if k < 1:
         raise InputError(f"--k {k}: expected 1 or more")
@@ -78,15 +78,17 @@ def _entries(tokenizer: Tokenizer) -> dict[str, int]:
     return {tokenizer.token(id): id for id in range(len(tokenizer.specials), tokenizer.size)}
 
 
-def _vectors(model: Model, side: str) -> tuple[Tokenizer, Tensor]:
+def _vectors(model: Model, side: str | None) -> tuple[Tokenizer, Tensor]:
     """The vocabulary, and a vector (V, E) for each of its entries."""
     task: Any = model.task
     module: Any = model.module
     two = isinstance(task, TranslatingTask)
+    if side is not None and not two:
+        raise InputError(f"--side {side}: {model.run.folder} is a run of the task {task.name}, with one vocabulary")
     with torch.no_grad():
         if two:
-            one = task.source if side == "source" else task.target
-            table = module.source_embedding if side == "source" else module.target_embedding
+            one = task.target if side == "target" else task.source
+            table = module.target_embedding if side == "target" else module.source_embedding
             return one, table.weight.detach().float().cpu()
         if not hasattr(module, "embedding"):
             raise InputError(f"{model.run.folder}: this run of the task {task.name} has no vectors of words")

@@ -98,6 +98,9 @@ def test_what_cannot_be_seen_is_told(refused, run, translator, tmp_path):
         f"{run}: this run of the task ner has no attention; runs that have: {having}"
     )
     assert refused("inspect", "trees", run, "x") == f"{run}: a run of the task ner, whose results are no trees"
+    assert refused("inspect", "embeddings", run, "police", "--side", "target") == (
+        f"--side target: {run} is a run of the task ner, with one vocabulary"
+    )
     unknown = refused("inspect", "embeddings", run, "polise")
     assert (
         unknown.startswith(f"{run}: 'polise' is not among the ")
