@@ -62,7 +62,7 @@ class Range(Config):
 
 
 def read_ranges(table: Mapping[str, Any], *, source: str) -> tuple[dict[str, Range], list[str]]:
-    """The ranges of a [tune] table by their keys, which may be quoted or tables in tables; and all faults."""
+    """The ranges of a [tune] table by their keys, which may be quoted or tables in tables; and faults of others."""
     ranges: dict[str, Range] = {}
     faults: list[str] = []
 
@@ -82,6 +82,7 @@ def read_ranges(table: Mapping[str, Any], *, source: str) -> tuple[dict[str, Ran
                 return
             if not found.choices and (found.low is None or found.high is None):
                 faults.append(f"tune.{key}: expected low and high, or choices = [...]")
+                return
             ranges[key] = found
 
     for name, values in table.items():

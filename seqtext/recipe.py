@@ -189,13 +189,13 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         faults.append(f"description: expected a string, got {description!r}")
     schemas = _schemas(values)
     parts: dict[str, Any] = {}
+    wrong: list[str] = []  # of the ranges
     for section in ("data", "model", "train", "tune", "expected"):
         table = values.get(section, {})
         if not isinstance(table, Mapping):
             faults.append(f"{section}: expected a table, got {table!r}")
         elif section == "tune":
             parts[section], wrong = read_ranges(table, source=source)
-            faults.extend(wrong)
         elif section in schemas and (section != "expected" or table):
             try:
                 parts[section] = parse(schemas[section], table, source=source, prefix=section)
@@ -203,11 +203,16 @@ def check(values: Mapping[str, Any], *, name: str, source: str) -> Recipe:
                 faults.extend(error.faults)
     if not faults:
         faults = _unsolved(parts["model"], parts["train"])
-    if faults:
+    ranges: dict[str, Range] = {}
+    if not faults:
+        try:
+            ranges = _suited(parts["tune"], values, source=source)
+        except ConfigError as error:
+            faults.extend(error.faults)
+    if faults := [*faults, *wrong]:
         raise ConfigError(source, faults)
     assert task is not None
     sections = (parts["data"], parts["model"], parts["train"])
-    ranges = _suited(parts["tune"], values, source=source)
     return Recipe(name, task, seed, description, *sections, parts.get("expected"), ranges)
 
 

@@ -97,6 +97,16 @@ def test_a_recipe_with_ranges_trains_as_if_they_were_not_there(mine, tmp_path):
     assert [type(end) for end in dropout.ends] == [float, float]  # whole numbers would be 0 and nothing else
 
 
+def test_all_faults_of_ranges_are_told_at_once(tmp_path):
+    path = tmp_path / "mine.toml"
+    lines = "train.clip = 3\nmodel.foo = {low = 1, high = 2}\ntrain.epochs = {low = 3, high = 1}\n"
+    path.write_text(f"{BASE}\n[tune]\n{lines}", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        recipe.load(str(path))
+    told = sorted(fault.partition(": ")[0] for fault in caught.value.faults)
+    assert told == ["tune.model.foo", "tune.train.clip", "tune.train.epochs"]
+
+
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [

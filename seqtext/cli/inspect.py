@@ -92,6 +92,7 @@ def gradients(
     names = [one.name for one in found]
     for title, first, rows in (
         ("Norm of d L(t) / d s(t-k), the mean over t and texts", 0, [one.norms for one in found]),
+        ("The same after clipping", 0, [one.clipped for one in found]),
         ("Largest singular value of d s(t) / d s(t-k)", 1, [one.singular for one in found]),
     ):
         longest = max(map(len, rows)) + first

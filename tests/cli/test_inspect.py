@@ -81,6 +81,8 @@ def test_gradients_of_a_run_and_of_untrained_cells(cli, run, tmp_path):
     pytest.importorskip("matplotlib")
     shown = cli(*words, "--plot", tmp_path / "g.svg").lines
     assert shown[1].split("\t") == ["k", "lstm (trained)", "rnn (gain 2)"] and shown[2].startswith("0\t")
+    rows = [line.split("\t") for line in shown[shown.index("The same after clipping") :]]
+    assert float(rows[2][2]) == pytest.approx(found[1]["clipped"][0], rel=0.01)
     assert "rnn (gain 2), clipped" in (tmp_path / "g.svg").read_text(encoding="utf-8")
 
 
