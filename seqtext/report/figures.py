@@ -98,7 +98,7 @@ def gate_figure(found: Sequence[Gated]) -> Figure:
 
 def scale_of(gate: str, largest: float) -> tuple[float, float]:
     """The ends of the scale that the values of a gate, or of a member of a state, are shown on."""
-    if gate in ("candidate", "state"):
+    if gate.startswith(("candidate", "state")):
         return (-1.0, 1.0) if largest <= 1.0 else (-largest, largest)
     return (-max(largest, 1e-6), max(largest, 1e-6)) if gate.startswith("memory") else (0.0, 1.0)
 

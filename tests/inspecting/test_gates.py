@@ -9,6 +9,7 @@ from seqtext.config import parse
 from seqtext.inspecting.gates import gates_of
 from seqtext.inspecting.watching import cells_of, watching
 from seqtext.nn.language_model import LanguageModel, LanguageModelConfig
+from seqtext.report.figures import scale_of
 
 
 @pytest.mark.parametrize("recurrence", ["hidden", "output", "both", "output of words"])
@@ -56,5 +57,8 @@ def test_cells_made_of_cells_tell_their_gates(settings: dict[str, object], expec
     (only,) = seen.values()
     found = gates_of(only)
     torch.testing.assert_close(found["state"], states[0])
+    for name, values in found.items():  # what a picture shows them on
+        low, high = scale_of(name, float(values.abs().max()))
+        assert low <= values.min() and values.max() <= high
     if expected is not None:
         assert list(found) == [*expected, "state", *(["memory"] if settings["cell"] == "lstm" else [])]
