@@ -1,12 +1,13 @@
 """Speed of every cell beside the fused `lstm`: tokens/s of one layer, in training and in prediction, as ratios to it.
 
     python scripts/bench_cells.py [CELL ...] [--repeats 5] [--seconds 0.3] [--size 32 25 200 256] [--device cpu|cuda]
-                                  [--threads N] [--json FILE]
+                                  [--precision float32|bf16] [--threads N] [--json FILE]
 
 A layer reads a batch of full length in one direction: rows, steps, inputs and states are those of `--size`. Training is
 a forward and a backward pass, its input's gradient among them; prediction is the forward pass without any. Each repeat
 measures `lstm` and then a cell, in turn, in one process; a figure is the median over repeats of the ratio of the two,
-with the smallest and largest. With its options, a cell stands in a line of its own.
+with the smallest and largest. With its options, a cell stands in a line of its own. Of `rnn` and `gru` there is also
+the ratio to torch's kernel, which a CPU uses for few states only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gru, zoneout": {"zoneout": 0.1},
 }
 """Options worth a line of their own, by the cell's name and what they are."""
+KERNELS = ("rnn", "gru")
+"""Cells that are compared with torch's kernel for them."""
 
 
 def main() -> None:
@@ -46,6 +49,7 @@ def main() -> None:
         "--size", type=measure.count, nargs=4, default=[32, 25, 200, 256], help="rows steps inputs states"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="number format of products")
     parser.add_argument("--threads", type=measure.count, help="threads of torch; default: what torch chooses")
     parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
     arguments = parser.parse_args()
@@ -57,7 +61,14 @@ def main() -> None:
     lines |= {line: (line.split(",")[0], options) for line, options in VARIANTS.items()}
     chosen = {line: cell for line, cell in sorted(lines.items()) if line.startswith(tuple(arguments.cells or [""]))}
     rows, steps, inputs, states = arguments.size
-    settings = measure.begin({"size": arguments.size, "device": arguments.device, "repeats": arguments.repeats})
+    settings = measure.begin(
+        {
+            "size": arguments.size,
+            "device": arguments.device,
+            "repeats": arguments.repeats,
+            "precision": arguments.precision,
+        }
+    )
     figures = speed(chosen, arguments)
     print(f"\n== a layer over {rows} x {steps} x {inputs} -> {states}: tokens/s over those of lstm, fused")
     measure.report(figures)
@@ -74,16 +85,19 @@ def speed(chosen: dict[str, tuple[str, dict[str, Any]]], arguments: argparse.Nam
     rows, steps, inputs, states = arguments.size
     x = torch.randn(rows, steps, inputs, device=arguments.device, requires_grad=True)
     figures: Figures = defaultdict(list)
+    cast = torch.autocast(arguments.device.split(":")[0], torch.bfloat16, enabled=arguments.precision == "bf16")
 
     def pair(cell: Cell) -> dict[str, Any]:
         def train() -> int:
             cell.train()
-            cell(x)[0].sum().backward()
+            with cast:
+                output, _ = cell(x)
+            output.float().sum().backward()
             return rows * steps
 
         def predict() -> int:
             cell.eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), cast:
                 cell(x)
             return rows * steps
 
@@ -92,13 +106,17 @@ def speed(chosen: dict[str, tuple[str, dict[str, Any]]], arguments: argparse.Nam
     plain = pair(build_cell("lstm", inputs, states).to(arguments.device))
     for name, (cell, options) in chosen.items():
         other = pair(build_cell(cell, inputs, states, options).to(arguments.device))
-        for what in plain:
-            works = [lasting(work, arguments.seconds) for work in (plain[what], other[what])]
-            for _ in range(arguments.repeats):
-                usual, own = measure.rate(works[0]), measure.rate(works[1])
-                figures[f"{what}: {name} / lstm"].append(own / usual)
-                if name == "lstm":
-                    figures[f"{what}: lstm, tokens/s"].append(usual)
+        beside = {"lstm": plain}
+        if name in KERNELS:
+            beside["torch's kernel"] = pair(build_cell(cell, inputs, states, {"kernel": "fused"}).to(arguments.device))
+        for called, usual in beside.items():
+            for what in usual:
+                works = [lasting(work, arguments.seconds) for work in (usual[what], other[what])]
+                for _ in range(arguments.repeats):
+                    theirs, own = measure.rate(works[0]), measure.rate(works[1])
+                    figures[f"{what}: {name} / {called}"].append(own / theirs)
+                    if name == "lstm":
+                        figures[f"{what}: lstm, tokens/s"].append(theirs)
     return figures
 
 

@@ -47,6 +47,11 @@ def test_the_benchmark_of_cells_sets_each_beside_the_fused_lstm(tmp_path):
     assert all(
         0 < figures[f"{what}: {line} / lstm"] < math.inf for what in ("training", "prediction") for line in lines
     )
+    short = ["--repeats", "1", "--seconds", "0.001", "--precision", "bf16"]
+    _, settings, figures = bench("bench_cells.py", "rnn", *size, *short, cwd=tmp_path)
+    assert settings["precision"] == "bf16"
+    beside = {name.split(" / ")[1] for name in figures if ": rnn /" in name}
+    assert beside == {"lstm", "torch's kernel"} and not any(": rnn, relu / torch" in name for name in figures)
 
 
 @pytest.mark.slow
