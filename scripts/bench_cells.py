@@ -60,6 +60,8 @@ def main() -> None:
     lines = {name: (name, {}) for name in CELLS}
     lines |= {line: (line.split(",")[0], options) for line, options in VARIANTS.items()}
     chosen = {line: cell for line, cell in sorted(lines.items()) if line.startswith(tuple(arguments.cells or [""]))}
+    if not chosen:
+        parser.error(f"{' '.join(arguments.cells)}: no line begins so; there are: {'; '.join(sorted(lines))}")
     rows, steps, inputs, states = arguments.size
     settings = measure.begin(
         {

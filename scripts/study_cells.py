@@ -102,6 +102,9 @@ def main() -> None:
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     if failed:
         sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}")
 

@@ -47,6 +47,9 @@ def test_the_benchmark_of_cells_sets_each_beside_the_fused_lstm(tmp_path):
     assert all(
         0 < figures[f"{what}: {line} / lstm"] < math.inf for what in ("training", "prediction") for line in lines
     )
+    command = [sys.executable, str(ROOT / "scripts" / "bench_cells.py"), "nosuch"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "nosuch: no line begins so; there are: clockwork; gru; " in refused.stderr
     short = ["--repeats", "1", "--seconds", "0.001", "--precision", "bf16"]
     _, settings, figures = bench("bench_cells.py", "rnn", *size, *short, cwd=tmp_path)
     assert settings["precision"] == "bf16"

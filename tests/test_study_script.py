@@ -72,6 +72,15 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_out_what_is_not_there(study
         assert row["test"] == old["test"] and row["speed"] != old["speed"]
 
 
+def test_a_study_that_is_stopped_says_how_it_goes_on(study, tmp_path, monkeypatch):
+    def stopped(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_cells.subprocess, "run", stopped)
+    done = study(tmp_path, "--jobs", "copy", "--variants", "lstm", "--seeds", "1")
+    assert done.returncode == 130 and done.stderr.endswith("\nstopped; the same command goes on from here\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
