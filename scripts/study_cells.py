@@ -243,6 +243,8 @@ def run_all(
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         with lock:
             name = f"{plan.job}, {plan.variant}, seed {plan.seed}"
+            if ended.returncode == 130:  # stopped, as this process is
+                return
             if ended.returncode:
                 failed.append(name)
                 print(f"failed: {name}\n{ended.stderr[-2000:]}", file=sys.stderr, flush=True)
