@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqtext.api import check, evaluate, export, load, predict, train, train_folds, train_seeds, tune
 
-# Threads that wait for each other should soon sleep instead of spinning: with more busy threads than cores the default,
-# to spin on, can cost tenfold, and alone a thousand turns lose little. OpenMP reads this when torch is loaded; what
-# the user has set stands.
+# Threads that wait for each other should soon sleep instead of spinning on: with more busy threads than cores, spinning
+# as long as OpenMP does by itself costs three to thirty times as much. Ten thousand turns, some half a millisecond, are
+# as fast as that where the cores are free; a thousand, which suit busy ones best, cost up to half of the speed there,
+# since steps of recurrent layers are shorter than it takes to wake up. OpenMP reads this when torch is loaded; what the
+# user has set stands.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # On a CPU oneDNN, and torch's layer over it, each keep what they made for the last 1,024 shapes of tensors: batches of
 # text have that many, and memory grows by hundreds of megabytes over epochs. These are as fast.

@@ -8,6 +8,7 @@ A state is a tuple of (B, H) tensors; its first member is the output. `None` is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -66,6 +67,16 @@ class Cell(nn.Module):
         speed: pass `lengths` only where the state is used, since `states` do not need it.
         """
         raise NotImplementedError
+
+    @classmethod
+    def together(
+        cls, cells: Sequence[Cell], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+    ) -> list[tuple[Tensor, State]]:
+        """What `forward` gives for each direction of a layer: cells of this class, what each reads, and its state.
+
+        A class that takes the steps of all directions at once, where that is faster, says so here.
+        """
+        return [cell(x, start, lengths=lengths) for cell, x, start in zip(cells, readings, starts)]
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x (B, D), state of (B, H) -> output (B, H), state."""

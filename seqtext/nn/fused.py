@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from seqtext.nn.int8 import Int8Kernel
 from seqtext.nn.looped import Looped, Stepped
 from seqtext.nn.looped_cells import GRUOptions, LoopedGRU, LoopedLSTM, LoopedRNN, LSTMOptions, RNNOptions
 from seqtext.nn.matrix import begun, dropped, formatted
-from seqtext.nn.products import ONEDNN, product, tanh, without_gradient
+from seqtext.nn.products import FAVOURED, ONEDNN, product, tanh, without_gradient
+from seqtext.nn.wide_gru import wide_gru
 from seqtext.nn.wide_lstm import suits, wide_lstm
 
 FUNCTIONS: dict[str, Any] = {
@@ -124,19 +126,24 @@ class Fused(Stepped):
         return [kernel.weight_ih_l0, recurrent, kernel.bias_ih_l0, kernel.bias_hh_l0]
 
     def _is_slow(self, x: Tensor) -> bool:
-        """Whether the kernel is slower for x (B, T, D) than `loop`, as measured (docs/performance.md)."""
+        """Whether the kernel is slower for x (B, T, D) than `loop`."""
         return (
             isinstance(self.kernel, nn.RNNBase)  # and not what stands in for it in an export
             and ONEDNN
             and x.device.type == "cpu"
-            and x.dtype == torch.float32
-            # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
-            and (torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu"))
+            and x.dtype in (torch.float32, torch.bfloat16)
             and self.options.kernel != "fused"
             and self.hidden_size >= WIDE
             and x.size(0) * self.hidden_size >= MANY
             and x.size(1) > 0
+            and self._loop_is_faster(x)
         )
+
+    def _loop_is_faster(self, x: Tensor) -> bool:
+        """The same, of layers that are wide, by what was measured (docs/performance.md)."""
+        # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
+        plain = torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu")
+        return not FAVOURED and x.dtype == torch.float32 and plain
 
     def begin(self) -> list[Any]:
         _, recurrent, _, bias = (formatted(weight) for weight in self._weights())
@@ -244,6 +251,22 @@ class GRU(Fused):
         self.options = options or GRUOptions()
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
+    @classmethod
+    def together(
+        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+    ) -> list[tuple[Tensor, State]]:
+        if torch.is_grad_enabled() and all(cell._is_slow(x) for cell, x in zip(cells, readings)):
+            return _at_once(cells, readings, starts, lengths)
+        return super().together(cells, readings, starts, lengths)
+
+    def loop(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        return (
+            _at_once([self], [x], [state], lengths)[0] if torch.is_grad_enabled() else super().loop(x, state, lengths)
+        )
+
+    def _loop_is_faster(self, x: Tensor) -> bool:
+        return torch.is_grad_enabled() or super()._loop_is_faster(x)
+
     def reset_parameters(self) -> None:
         super().reset_parameters()
         # Torch's gates stand in the order reset, update, new.
@@ -253,6 +276,18 @@ class GRU(Fused):
         (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))
         new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
         return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
+
+
+def _at_once(
+    cells: Sequence[GRU], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+) -> list[tuple[Tensor, State]]:
+    """What `together` gives, by `wide_gru`."""
+    before = [zero_state(cell, x)[0] if start is None else start[0] for cell, x, start in zip(cells, readings, starts)]
+    weights = [[formatted(weight) for weight in cell._weights()] for cell in cells]
+    found = wide_gru([x.transpose(0, 1) for x in readings], before, weights)
+    return [
+        cell.ended((states,), (start,), x, lengths) for cell, states, start, x in zip(cells, found, before, readings)
+    ]
 
 
 WIDE, MANY = 128, 6144

@@ -56,7 +56,12 @@ class Stepped(Cell):
         """What `forward` gives, step by step."""
         number = torch.promote_types(x.dtype, torch.float32)
         start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
-        parts = self.parts_of(x.transpose(0, 1), start)
+        return self.ended(self.parts_of(x.transpose(0, 1), start), start, x, lengths)
+
+    def ended(
+        self, parts: Sequence[Sequence[Tensor] | Tensor], start: State, x: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Each part of the state at all steps, (T, B, H), and the state before -> what `forward` gives for x."""
         if lengths is not None and bool((lengths != x.size(1)).any()):
             end = tuple(last_of(_stacked(part), first, lengths) for part, first in zip(parts, start))
         else:

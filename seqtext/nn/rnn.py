@@ -263,15 +263,14 @@ class Recurrent(nn.Module):
                 seen.append(below)
                 inputs = torch.cat(seen, dim=-1)
             inputs = self.inputs[depth](inputs)
+            readings = [inputs] if order is None else [inputs, reverse(inputs, order)]
+            first = depth * self.directions
+            starts = list(state[first : first + self.directions]) if state else [None] * self.directions
             outputs = []
-            for direction, cell in enumerate(cells):
-                start = state[depth * self.directions + direction] if state else None
+            for direction, (states, end) in enumerate(cells[0].together(cells, readings, starts, ends)):
                 if direction == 1:
                     assert order is not None
-                    states, end = cell(reverse(inputs, order), start, lengths=ends)
                     states = reverse(states, order)
-                else:
-                    states, end = cell(inputs, start, lengths=ends)
                 outputs.append(self.outputs[direction](states) if depth == len(self.layers) - 1 else states)
                 result.append(end)
             x = self._past(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1), below, self.gates[depth])

@@ -67,13 +67,13 @@ class Shared(Gathering):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same without a gradient, for a function that computes its own."""
-        return product(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+        return product(x.to(self.weight.dtype), self.weight, self.bias, turned=self.turned).to(x.dtype)
 
     def backward(self, x: Tensor, grad: Tensor) -> Tensor:
         """The gradient of x (K, I) from that of the outputs, `grad` (K, O), which count for the weights too."""
         assert self.turned is not None
         self.gather((x, grad))
-        return product(grad.to(self.turned.dtype), self.turned).to(grad.dtype)
+        return product(grad.to(self.turned.dtype), self.turned, turned=self.weight).to(grad.dtype)
 
 
 class SharedVector(Gathering):
