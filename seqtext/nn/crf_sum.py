@@ -172,7 +172,8 @@ def _posterior(alpha: Tensor, beta: Tensor, transitions: Tensor, end: Tensor, le
     torch.matmul(beta[:-1], transitions.T, out=product[1:])
     product.mul_(alpha)
     norm = product.sum(-1, keepdim=True)
-    real = padding_mask(lengths, alpha.size(0)).T[:, :, None] & (norm > 0)
+    # A smaller sum has an infinite reciprocal, and is nothing but what range left of a position out of range.
+    real = padding_mask(lengths, alpha.size(0)).T[:, :, None] & (norm >= torch.finfo(norm.dtype).tiny)
     norm = torch.where(real, norm.reciprocal_(), 0.0)
     return product.mul_(norm), norm
 
