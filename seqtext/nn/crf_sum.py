@@ -6,7 +6,7 @@ a step is one small matrix product. All of it runs in float64.
 
 Both directions run in one loop, as a batch of two: the second direction reads each sentence reversed *within its own
 length*, so that padding trails in both and no step needs a mask. What a step computes beyond a sentence's end is
-finite and is never read.
+finite and is never read. On a GPU that loop is a scan (`crf_scan`).
 
 Range: exact while the prefixes and suffixes that matter lie within 700 nats of the best one of their position. That is
 so whatever the data when logits and transitions together spread over less than 700 nats at a position, or over less
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from seqtext.nn import crf_scan
 
 FLOOR = 600.0
 """Nats below the best logit of a position where a logit's factor stops shrinking: exp(-600) is a normal float64."""
@@ -89,6 +91,8 @@ def _recursion(factors: Tensor, first: Tensor, transitions: Tensor) -> tuple[Ten
     Returns states (T,S,B,C), each row summing to 1, and the logs (T,S,B) of all that was taken out of them up to there.
     May do so *in the memory of the factors*.
     """
+    if crf_scan.wanted(factors):
+        return crf_scan.recursion(factors, first, transitions)
     scales = factors.new_empty(*factors.shape[:3], 1)
     message = torch.empty_like(factors[0])
     previous = None
