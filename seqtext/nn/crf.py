@@ -1,7 +1,8 @@
 """Linear-chain conditional random field (Lafferty, McCallum & Pereira 2001).
 
 The score of labels y for a sentence with logits x is start[y_1] + sum_t x[t, y_t] + sum_t transitions[y_t, y_t+1] +
-end[y_n]; its probability is exp(score - log-partition). The sums are in `crf_sum`, the searches in `crf_decode`.
+end[y_n]; its probability is exp(score - log-partition). The sums are in `crf_sum`, the searches in `crf_decode`;
+`crf_scan` does on a GPU what these do one position after another.
 
 Shapes: B batch, T time, C labels, N spans. Padding trails and holds any values; it changes nothing. Everything is
 computed in float64, whatever the logits. Scores and log-partitions come back so, because what counts is the small

@@ -1,8 +1,8 @@
 """Max-product over a linear chain: the best path (Viterbi 1967) and the k best (Forney 1973; Huang & Chiang 2005).
 
 The recursion runs from each sentence's end to its start, over the sentence reversed within its own length, so that
-padding trails and no step needs a mask; the path is then read off from the start. Ties go to the smallest label at the
-first position where the best paths differ.
+padding trails and no step needs a mask; the path is then read off from the start. On a GPU both loops of `viterbi` are
+scans (`crf_scan`). Ties go to the smallest label at the first position where the best paths differ.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seqtext.nn import crf_scan
 from seqtext.nn.crf_sum import Potentials, padded_logits, padding_mask, reversal
 
 NO_LABEL = -1
@@ -29,31 +30,48 @@ def viterbi(p: Potentials) -> tuple[Tensor, Tensor]:
     """Scores (B,) and paths (B,T) int64 of the best path; a score is -inf where no path is allowed."""
     batch, time, labels = p.logits.shape
     logits, restore = _reversed_logits(p)
-    # Becomes, in place, the best score of a path from here to the sentence's end. Sentences come last, so that the
-    # maximum over labels runs along whole rows: a third of the time.
+    scan = crf_scan.wanted(logits)
+    # The best score of a path from each position and label to the sentence's end.
+    best = (crf_scan.best_scores if scan else _best_scores)(logits, p.end, p.transitions.T)
+    best = best.view(-1, labels).index_select(0, restore).view(time, batch, labels)
+    scores = (best[0] + p.start).amax(-1)
+    paths = (crf_scan.best_labels if scan else _best_labels)(best, p.start, p.transitions)
+    paths = paths.masked_fill(~padding_mask(p.lengths, time), NO_LABEL)
+    return torch.where(p.lengths > 0, scores, 0.0), paths
+
+
+def _best_scores(logits: Tensor, first: Tensor, transitions: Tensor) -> Tensor:
+    """(T,B,C) best score of a path to each label of each position; see `crf_scan.best_scores`."""
+    _, batch, labels = logits.shape
+    # Becomes, in place, the best scores. Sentences come last, so that the maximum over labels runs along whole rows: a
+    # third of the time.
     best = logits.transpose(1, 2).contiguous()  # (T, C, B)
-    best[0] += p.end[:, None]
-    onward = p.transitions.T[:, :, None].contiguous()  # (to, from, 1)
+    best[0] += first[:, None]
+    onward = transitions[:, :, None].contiguous()  # (from, to, 1)
     joined = best.new_empty(labels, labels, batch)
     reached = best.new_empty(labels, batch)
     for previous, current in zip(best[:-1, :, None].unbind(), best[1:].unbind(), strict=True):
-        torch.add(previous, onward, out=joined)  # (to, from, B)
+        torch.add(previous, onward, out=joined)  # (from, to, B)
         torch.amax(joined, 0, out=reached)
         current.add_(reached)
-    best = best.transpose(1, 2).reshape(-1, labels).index_select(0, restore).view(time, batch, labels)
+    return best.transpose(1, 2).contiguous()
 
-    # Keeping no back-pointers and finding the argmax again along the one path that matters is the cheaper way.
-    scores = (best[0] + p.start).amax(-1)
-    paths = p.lengths.new_empty(time, batch)
-    reached = p.start.repeat(batch, 1)  # (B, C)
+
+def _best_labels(best: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
+    """(B,T) int64 labels of the best path; see `crf_scan.best_labels`.
+
+    Keeping no back-pointers and finding the argmax again along the one path that matters is the cheaper way.
+    """
+    time, batch, _ = best.shape
+    paths = torch.empty(time, batch, dtype=torch.int64, device=best.device)
+    reached = start.repeat(batch, 1)  # (B, C)
     before = None
     for ahead, path in zip(best.unbind(), paths.unbind(), strict=True):
         if before is not None:
-            torch.index_select(p.transitions, 0, before, out=reached)
+            torch.index_select(transitions, 0, before, out=reached)
         torch.argmax(reached.add_(ahead), -1, out=path)
         before = path
-    paths = paths.T.masked_fill(~padding_mask(p.lengths, time), NO_LABEL)
-    return torch.where(p.lengths > 0, scores, 0.0), paths
+    return paths.T
 
 
 def kbest(p: Potentials, k: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ a step is one small matrix product. All of it runs in float64.
 
 Both directions run in one loop, as a batch of two: the second direction reads each sentence reversed *within its own
 length*, so that padding trails in both and no step needs a mask. What a step computes beyond a sentence's end is
-finite and is never read.
+finite and is never read. On a GPU that loop is a scan (`crf_scan`).
 
 Range: exact while the prefixes and suffixes that matter lie within 700 nats of the best one of their position. That is
 so whatever the data when logits and transitions together spread over less than 700 nats at a position, or over less
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from seqtext.nn import crf_scan
 
 FLOOR = 600.0
 """Nats below the best logit of a position where a logit's factor stops shrinking: exp(-600) is a normal float64."""
@@ -86,8 +88,11 @@ def _factors(p: Potentials) -> tuple[Tensor, Tensor]:
 def _recursion(factors: Tensor, first: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     """Run S chains of matrix products side by side; `factors` (T,S,B,C), `first` (S,1,C), `transitions` (S,C,C).
 
-    Returns states (T,S,B,C), each row summing to 1, *in the memory of the factors*, and log scales (T,S,B).
+    Returns states (T,S,B,C), each row summing to 1, and the logs (T,S,B) of all that was taken out of them up to there.
+    May do so *in the memory of the factors*.
     """
+    if crf_scan.wanted(factors):
+        return crf_scan.recursion(factors, first, transitions)
     scales = factors.new_empty(*factors.shape[:3], 1)
     message = torch.empty_like(factors[0])
     previous = None
@@ -101,7 +106,7 @@ def _recursion(factors: Tensor, first: Tensor, transitions: Tensor) -> tuple[Ten
         previous = state.div_(scale)
     # A dead end among the constraints gives 0/0 beyond a sentence's end, or within one that has no allowed path.
     factors.nan_to_num_(0.0)
-    return factors, scales.nan_to_num_(0.0).squeeze(-1).log_()
+    return factors, scales.nan_to_num_(0.0).squeeze(-1).log_().cumsum_(0)
 
 
 def _exp(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,10 +122,9 @@ def log_partition_only(p: Potentials) -> Tensor:
     factors = factors.transpose(0, 1).unsqueeze(1).contiguous()  # (T,1,B,C)
     states, scales = _recursion(factors, start[None, None], transitions[None])
     last = (p.lengths - 1).clamp(min=0)
-    final = states[last, 0, torch.arange(last.size(0), device=last.device)]  # (B,C)
-    taken = scales[:, 0].T + best.squeeze(-1)  # (B,T)
-    taken = taken.masked_fill_(~padding_mask(p.lengths, taken.size(1)), 0.0).sum(-1)
-    total = (final @ end).log() + taken + start_best + end_best + last * transition_best
+    row = torch.arange(last.size(0), device=last.device)
+    taken = scales[last, 0, row] + best.sum((1, 2))  # (B,)
+    total = (states[last, 0, row] @ end).log() + taken + start_best + end_best + last * transition_best
     return torch.where(p.lengths > 0, total, 0.0)
 
 
@@ -139,11 +143,11 @@ def forward_backward(p: Potentials) -> Messages:
     states, scales = _recursion(factors, ends, both_ways)
     alpha = states.view(-1, labels).index_select(0, (flip * 2 * batch + row).view(-1)).view(time, batch, labels)
 
-    # What was taken out of a state: the scales, each position's best logit, and the best transition once a step.
-    taken = scales + best.view(-1)[source]  # (T,2,B)
+    # What was taken out of a state: each position's best logit, the best transition once a step, and the scales.
+    taken = best.view(-1)[source]  # (T,2,B)
     taken[0] += torch.stack((start_best, end_best))[:, None]
     taken[1:] += transition_best
-    taken = taken.cumsum(0)
+    taken = taken.cumsum_(0).add_(scales)
     alpha_scale = taken[:, 0].gather(0, flip)
     total = (alpha[0] @ end).log() + alpha_scale[0] + end_best
     return Messages(torch.where(p.lengths > 0, total, 0.0), alpha, states[:, 1], alpha_scale, taken[:, 1])
@@ -172,7 +176,8 @@ def _posterior(alpha: Tensor, beta: Tensor, transitions: Tensor, end: Tensor, le
     torch.matmul(beta[:-1], transitions.T, out=product[1:])
     product.mul_(alpha)
     norm = product.sum(-1, keepdim=True)
-    real = padding_mask(lengths, alpha.size(0)).T[:, :, None] & (norm > 0)
+    # A smaller sum has an infinite reciprocal, and is nothing but what range left of a position out of range.
+    real = padding_mask(lengths, alpha.size(0)).T[:, :, None] & (norm >= torch.finfo(norm.dtype).tiny)
     norm = torch.where(real, norm.reciprocal_(), 0.0)
     return product.mul_(norm), norm
 
