@@ -123,7 +123,9 @@ class CNNOverCharacters(nn.Module):
         """
         margin = max(self.widths) - 1
         if self.training:  # the product of no character is zero: a third of the positions of short words
-            products = self.taps(self.dropout(self.embedding(characters)))
+            # No two batches have as many characters, and for bfloat16 a CPU has a kernel compiled for each shape.
+            with torch.autocast("cpu", enabled=False):
+                products = self.taps(self.dropout(self.embedding(characters)))
             products = nn.functional.pad(products, (0, 0, margin, margin))  # (U, M + L + M, ...)
         else:  # without dropout, each character's product is known beforehand
             padded = nn.functional.pad(characters, (margin, margin))  # (U, M + L + M)
