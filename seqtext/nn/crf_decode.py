@@ -80,7 +80,7 @@ def _best_labels(best: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
 
 
 def _follow_arrays(best: Any, transitions: Any, reached: Any, paths: Any) -> None:
-    """The loop of `_best_labels` in numpy, which calls so small an operation in a third of the time that torch takes."""
+    """The loop of `_best_labels` in numpy, which takes a third of the time that torch does to call an operation."""
     before = None
     for ahead, path in zip(best, paths, strict=True):
         if before is not None:
