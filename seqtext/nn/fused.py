@@ -218,7 +218,13 @@ class LSTM(Fused):
         return tuple(part.squeeze(0) for part in end)
 
     def _run(self, x: Tensor | PackedSequence, start: Any) -> tuple[Any, Any]:
-        if not isinstance(x, Tensor) or not suits(x, self.hidden_size):
+        if not isinstance(x, Tensor):
+            return super()._run(x, start)
+        if more := _missing(x):
+            filled = None if start is None else tuple(nn.functional.pad(part, (0, 0, 0, more)) for part in start)
+            states, end = self._run(nn.functional.pad(x, (0, 0, 0, 0, 0, more)), filled)
+            return states[:-more], tuple(part[:, :-more] for part in end)
+        if not suits(x, self.hidden_size):
             return super()._run(x, start)
         if start is None:
             start = (x.new_zeros(1, x.size(0), self.hidden_size),) * 2
@@ -292,6 +298,9 @@ def _at_once(
 
 WIDE, MANY = 128, 6144
 """Features of a state, and entries of all rows' states, from which on the loop is the faster of the two."""
+EVEN, FROM = 8, 48
+"""Rows in bf16 are filled up to a multiple of so many, where they are more than so many: the kernel computes blocks of
+as many rows as divide theirs, and takes four times as long for 97 as for 104."""
 FEW = 256
 """Rows of a single step in bf16 up to which the equations are faster than the kernel, which lays out weights anew."""
 
@@ -299,3 +308,9 @@ FEW = 256
 def _by_hand(x: Tensor) -> bool:
     """Whether a single step x (B, 1, D) is computed by a cell's equations."""
     return without_gradient(x) or (x.size(0) <= FEW and without_gradient(x, number=torch.bfloat16))
+
+
+def _missing(x: Tensor) -> int:
+    """How many rows to add to x (B, T, D) for an LSTM's kernel on a CPU."""
+    narrow = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return -x.size(0) % EVEN if narrow and x.device.type == "cpu" and x.size(0) > FROM else 0

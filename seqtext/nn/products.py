@@ -43,12 +43,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, turned: Te
     return nn.functional.linear(x, weight, bias)
 
 
-def product_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+def product_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     """Write `product` to out (N, V), whose rows may lie apart, and which may be of a wider number format."""
-    if FAVOURED and out.dtype == x.dtype:
-        torch.addmm(bias, x, weight.t(), out=out)
-    else:
+    if out.dtype != x.dtype or (x.device.type == "cpu" and not FAVOURED):
         out.copy_(product(x, weight, bias))
+    elif bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
+
+
+def add_product(total: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Add `product` to the total (N, V), which may be of a wider number format."""
+    if total.dtype != x.dtype or (x.device.type == "cpu" and not FAVOURED):
+        total.add_(product(x, weight))
+    else:
+        total.addmm_(x, weight.t())
 
 
 class Laid:

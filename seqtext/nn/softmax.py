@@ -14,6 +14,7 @@ Labels smoothed by e (Szegedy 2016, section 7) put e / V on every word and 1 - e
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.nn.int8 import Int8Linear
-from seqtext.nn.products import product
+from seqtext.nn.products import add_product, product, product_into
 
-CHUNK = 1 << 22
-"""Logits that exist at a time, at most: 16 MB. Half as many where they are made in another format and widened."""
+CHUNK = 1 << 21
+"""Logits that exist at a time, at most: 8 MB. Twice as many where products are in fewer bits and so take less of the
+time. Their memory is taken once for all chunks: on a CPU it takes as long to get it as to fill it."""
 
 
 class FullSoftmax(Config):
@@ -59,18 +61,20 @@ class _Total(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
         wanted = any(ctx.needs_input_grad)
-        rows = _rows(weight.size(0), weight.dtype != torch.float32)
+        rows = _rows(hidden, weight.size(0))
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted else None
         # Kept as (D, V): so the products that add up to it need no copy of the wide softmax.
         grad_weight = torch.zeros(weight.size(1), weight.size(0), dtype=torch.float32, device=hidden.device)
         grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+        buffers = torch.empty(2, rows, weight.size(0), dtype=torch.float32, device=hidden.device)
         for start in range(0, hidden.size(0), rows):
             part, chosen = hidden[start : start + rows], targets[start : start + rows].unsqueeze(1)
             real = chosen >= 0  # (n, 1)
             chosen = chosen.clamp(min=0)
-            logits = product(part, weight, bias.to(weight.dtype)).float()
-            chances = torch.softmax(logits, dim=1)  # (n, V)
+            logits, chances = buffers[:, : len(part)].unbind()  # (n, V)
+            product_into(logits, part, weight, bias.to(weight.dtype))
+            torch.softmax(logits, 1, out=chances)
             # A chance too small for a float still has a loss, if not the exact one: 103 nats.
             losses = chances.gather(1, chosen).clamp(min=1e-45).log().neg()
             if smoothing:
@@ -86,8 +90,8 @@ class _Total(torch.autograd.Function):
                 chances *= real
             grad_bias += chances.sum(0)
             chances = chances.to(weight.dtype)
-            grad_hidden[start : start + rows] = product(chances, weight.t())
-            grad_weight += product(part.t(), chances.t())
+            product_into(grad_hidden[start : start + rows], chances, weight.t())
+            add_product(grad_weight, part.t(), chances.t())
         if wanted:
             ctx.save_for_backward(grad_hidden, grad_weight.t(), grad_bias)
             ctx.types = weight.dtype, bias.dtype
@@ -122,12 +126,23 @@ class Softmax(nn.Module):
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
-        rows = _rows(len(self.bias), torch.is_autocast_enabled(hidden.device.type) or hidden.dtype != torch.float32)
-        parts = []
+        hidden = _as_autocast(hidden)[0]
+        rows = _rows(hidden, len(self.bias))
+        buffers = torch.empty(2, rows, len(self.bias), device=hidden.device)
+        write, parts = self.writer(), []
         for part, chosen in zip(hidden.split(rows), targets.split(rows)):
-            chances = self.logits(part).log_softmax(1).gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1)
-            parts.append(chances.neg().masked_fill(chosen < 0, 0.0))
+            scores, logits = buffers[:, : len(part)].unbind()
+            write(scores, part)
+            torch.log_softmax(scores, 1, out=logits)
+            parts.append(
+                logits.gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1).neg().masked_fill(chosen < 0, 0.0)
+            )
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+    def writer(self) -> Callable[[Tensor, Tensor], object]:
+        """A function of out (N, V) float32 and hidden (N, D) that writes the logits there, without a gradient."""
+        weight, bias = _as_autocast(self.weight, self.bias)
+        return lambda out, hidden: product_into(out, hidden, weight, bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
@@ -149,6 +164,9 @@ class Int8Softmax(Softmax):
         nn.Module.__init__(self)
         self.bias = softmax.bias
         self.layer = Int8Linear(softmax.weight, softmax.bias, engine="onednn")
+
+    def writer(self) -> Callable[[Tensor, Tensor], object]:
+        return lambda out, hidden: out.copy_(self.layer(hidden))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (N, D) -> (N, V) float32."""
@@ -189,9 +207,10 @@ class Adaptive(nn.Module):
         return self.layer.log_prob(hidden.float())
 
 
-def _rows(vocabulary: int, widened: bool) -> int:
-    """Rows that are scored at a time."""
-    return max(1, CHUNK // (vocabulary * (2 if widened else 1)))
+def _rows(hidden: Tensor, vocabulary: int) -> int:
+    """Rows of hidden (N, D) that are scored at a time."""
+    most = CHUNK * (1 if hidden.dtype == torch.float32 else 2)
+    return max(1, min(len(hidden), most // vocabulary))
 
 
 def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
