@@ -39,7 +39,7 @@ def test_characters_by_convolution_are_those_of_torch_word_by_word(widths: list[
     torch.manual_seed(0)
     model = CNNOverCharacters(8, CharacterCNN(size=5, filters=4, widths=widths)).double()
     model.bias.data.normal_()
-    found = model(pad(SPELLED, more=2))
+    found = model(pad(SPELLED[:2], more=2), pad(SPELLED[2:]))
     expected = []
     for word in SPELLED:
         x = model.embedding.weight[word].T[None]  # (1, D, L)
@@ -59,6 +59,8 @@ def test_characters_by_convolution_are_those_of_torch_word_by_word(widths: list[
     wanted = torch.autograd.grad((share * torch.stack(expected)).sum(), parameters)
     close(gradients, wanted)
     assert gradients[0][0].eq(0).all()
+    with torch.no_grad():
+        close(model.eval()(pad(SPELLED)), found)
 
 
 @pytest.mark.parametrize("cell", ("rnn", "lstm", "gru"))
