@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WIDE = 512
-"""States from which on this is the faster of the two: measured on a processor with AVX-512 and bfloat16."""
+from seqtext.nn.products import FAVOURED
+
+WIDE = 768 if FAVOURED else 512
+"""States from which on this is the faster of the two: measured on processors with AMX and with AVX-512 alone."""
 SUPPORTED = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
