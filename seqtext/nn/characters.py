@@ -87,7 +87,7 @@ class CNNOverCharacters(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 products = self.taps(torch.cat(parts))
         else:  # without dropout, each character's product is known beforehand
-            products = nn.functional.embedding(characters, self.taps(self.embedding.weight))
+            products = nn.functional.embedding(characters, self.taps(self.embedding.weight), padding_idx=0)
         if torch.is_grad_enabled():
             best = _Maxima.apply(products, blocks, self.widths)
         else:

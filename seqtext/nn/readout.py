@@ -8,6 +8,8 @@ divided by their sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,9 @@ class Readout(Softmax):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self(hidden)
+
+    def writer(self) -> Callable[[Tensor, Tensor], object]:
+        return lambda out, hidden: out.copy_(self(hidden))
 
     def loss(self, hidden: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """hidden (N, F), targets (N,) int64 with -1 where there is none -> () summed loss, without a gradient."""
