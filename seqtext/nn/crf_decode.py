@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 
 from seqtext.nn import crf_scan
-from seqtext.nn.crf_sum import Potentials, padded_logits, padding_mask, reversal
+from seqtext.nn.crf_sum import Potentials, padding_mask, reversal
 
 NO_LABEL = -1
 """What a path holds in the padding."""
 
 
 def _reversed_logits(p: Potentials) -> tuple[Tensor, Tensor]:
-    """Logits (T,B,C) with each sentence reversed, 0 in the padding; and the flat index (T*B,) that undoes it."""
+    """Logits (T,B,C) with each sentence reversed, and the flat index (T*B,) that undoes it.
+
+    What stands in the padding is never read: it trails, and a sentence's steps see nothing of another.
+    """
     batch, time, labels = p.logits.shape
     flip = reversal(p.lengths, time)  # (T,B)
     row = torch.arange(batch, device=flip.device)
-    logits = padded_logits(p).view(-1, labels).index_select(0, (flip + row * time).view(-1)).view(time, batch, labels)
+    logits = p.logits.reshape(-1, labels).index_select(0, (flip + row * time).view(-1)).view(time, batch, labels)
     return logits, (flip * batch + row).view(-1)
 
 
@@ -34,7 +37,7 @@ def viterbi(p: Potentials) -> tuple[Tensor, Tensor]:
     logits, restore = _reversed_logits(p)
     scan = crf_scan.wanted(logits)
     # The best score of a path from each position and label to the sentence's end.
-    best = (crf_scan.best_scores if scan else _best_scores)(logits, p.end, p.transitions.T)
+    best = (crf_scan.best_scores if scan else _best_scores)(logits, p.end, p.transitions.T)  # float64, as the weights
     best = best.view(-1, labels).index_select(0, restore).view(time, batch, labels)
     scores = (best[0] + p.start).amax(-1)
     paths = (crf_scan.best_labels if scan else _best_labels)(best, p.start, p.transitions)
@@ -47,7 +50,7 @@ def _best_scores(logits: Tensor, first: Tensor, transitions: Tensor) -> Tensor:
     _, batch, labels = logits.shape
     # Becomes, in place, the best scores. Sentences come last, so that the maximum over labels runs along whole rows: a
     # third of the time.
-    best = logits.transpose(1, 2).contiguous()  # (T, C, B)
+    best = logits.transpose(1, 2).to(torch.float64, copy=True, memory_format=torch.contiguous_format)  # (T, C, B)
     best[0] += first[:, None]
     onward = transitions[:, :, None].contiguous()  # (from, to, 1)
     joined = best.new_empty(labels, labels, batch)
@@ -97,6 +100,7 @@ def kbest(p: Potentials, k: int) -> tuple[Tensor, Tensor]:
     """
     batch, time, labels = p.logits.shape
     logits, restore = _reversed_logits(p)
+    logits = logits.double()
     # best[r, b, c]: scores, best first, of the k best paths from this position, with label c, to the sentence's end.
     best = logits.new_full((time, batch, labels, k), -torch.inf)
     # Where such a path goes next: label * k + rank at the next position.

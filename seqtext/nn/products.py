@@ -66,17 +66,19 @@ class Laid:
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         self.turned = self.packed = None
-        if weight.dtype == torch.float32 and (FAVOURED or not REORDERS):
-            self.turned = weight.t().contiguous()
-        else:
+        if REORDERS and not (FAVOURED and weight.dtype == torch.float32):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        else:
+            self.turned = weight.t().contiguous()
 
     def add(self, total: Tensor, x: Tensor) -> None:
         """Add x W', x (rows, D), to the total (rows, V), which may be of a wider number format."""
-        if self.turned is not None:
+        if self.turned is None:
+            total.add_(torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], ""))
+        elif total.dtype == x.dtype:
             total.addmm_(x, self.turned)
         else:
-            total.add_(torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], ""))
+            total.add_(x @ self.turned)
 
 
 def without_gradient(x: Tensor, *, number: torch.dtype = torch.float32) -> bool:
