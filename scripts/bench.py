@@ -67,10 +67,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, instead of speed")
     parser.add_argument("--quick", action="store_true", help="a short look: --repeats 2 --seconds 0.3 --scale 0.1")
     parser.add_argument("--repeats", type=measure.count, help="measurements of each figure (default 3)")
-    parser.add_argument("--seconds", type=float, help="of each measurement of training, about (default 1)")
-    parser.add_argument("--scale", type=float, help="size of the data, as a share of the usual (default 1)")
+    parser.add_argument("--seconds", type=measure.share, help="of each measurement of training, about (default 1)")
+    parser.add_argument("--scale", type=measure.share, help="size of the data, as a share of the usual (default 1)")
     parser.add_argument("--threads", type=measure.count, help="threads of torch; default: what torch chooses")
-    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--json", metavar="FILE", type=measure.new_file, help="also write all figures to this file")
     arguments = parser.parse_args()
     for name, usual, quick in (("repeats", 3, 2), ("seconds", 1.0, 0.3), ("scale", 1.0, 0.1)):
         if getattr(arguments, name) is None:

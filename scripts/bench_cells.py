@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="number format of products")
     parser.add_argument("--threads", type=measure.count, help="threads of torch; default: what torch chooses")
-    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--json", metavar="FILE", type=measure.new_file, help="also write all figures to this file")
     arguments = parser.parse_args()
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)

@@ -8,6 +8,7 @@ models, which `bench.py` trains beside ours in the same way, are in `reference_l
 from __future__ import annotations
 
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +56,8 @@ def against_pytorch_crf(
     try:
         import torchcrf
     except ImportError:
+        told = "no pytorch-crf here to compare the CRF with: pip install 'seqtext[bench]' brings it"
+        print(told, file=sys.stderr)
         return {}
     import torch
 

@@ -346,6 +346,24 @@ def count(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """An option's number above zero."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
+    return value
+
+
+def new_file(text: str) -> str:
+    """An option's file that is to be written in the end: told at once where it cannot be."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a folder, expected a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written")
+    return text
+
+
 def options(about: str | None, *, recipe: str, data: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have; `data` is what --data takes."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
@@ -354,7 +372,7 @@ def options(about: str | None, *, recipe: str, data: str) -> argparse.ArgumentPa
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of it to change")
     parser.add_argument("--repeats", type=count, default=5, help="measurements of each figure (default 5)")
     parser.add_argument("--threads", type=count, help="threads of torch; default: what torch chooses")
-    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="also write all figures to this file")
     parser.add_argument(
         "--peak", action="store_true", help="also train an epoch in a process of its own for its memory"
     )

@@ -87,6 +87,20 @@ def test_another_task_is_one_message(tmp_path):
     assert done.stderr == f"bench.py: tagging: no such task; expected {tasks}\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--json", "none/figures.json", "none/figures.json: cannot be written"),
+        ("--json", ".", ".: is a folder, expected a file"),
+        ("--scale", "-1", "-1: expected more than 0"),
+    ],
+)
+def test_what_could_not_end_well_is_told_before_anything_is_measured(option, value, message, tmp_path):
+    done = bench("ner", option, value, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.endswith(f"bench.py: error: argument {option}: {message}\n")
+
+
 class Slow(torch.autograd.Function):
     """Takes so many seconds forward, and as many backward."""
 
