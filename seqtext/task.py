@@ -326,8 +326,12 @@ class CuttingTask(Protocol):
         """What is read of a prepared input instead of all of it, in words; None where all is."""
 
 
+ON_CPU = ("rows", "lengths", "gold")
+"""Fields of a batch that are read by Python, not by a module's kernels: a GPU would have to be waited for."""
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Copy a batch to `device`; `lengths` and `rows` stay where they are.
+    """Copy a batch to `device`, but for what stays on the CPU: the fields `ON_CPU`.
 
     To a GPU through pinned memory, so that nothing waits for the copy but what is computed from it.
     """
@@ -337,8 +341,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         moved = {
-            name: value if name in ("lengths", "rows") else to_device(value, device)
-            for name, value in zip(batch._fields, batch)
+            name: value if name in ON_CPU else to_device(value, device) for name, value in zip(batch._fields, batch)
         }
         return type(batch)(**moved)
     if isinstance(batch, tuple):

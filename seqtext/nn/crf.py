@@ -166,7 +166,7 @@ class CRF(nn.Module):
         if lengths.shape != logits.shape[:1]:
             raise ValueError(f"lengths: shape {tuple(lengths.shape)}, expected ({logits.size(0)},)")
         # Only where it costs no wait for the device.
-        if not lengths.is_cuda and lengths.numel() and int(lengths.max()) > logits.size(1):
+        if lengths.device.type == "cpu" and lengths.numel() and int(lengths.max()) > logits.size(1):
             raise ValueError(f"lengths: {int(lengths.max())} is more than the {logits.size(1)} steps of the logits")
         start, transitions, end = self.constrained()
         lengths = lengths.to(logits.device, non_blocking=True)

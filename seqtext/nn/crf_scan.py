@@ -37,7 +37,7 @@ Steps = tuple[Tensor, ...]
 
 def wanted(values: Tensor) -> bool:
     """Whether a scan is the better way through `values` (T,...,C): on a GPU, not too short, not too large."""
-    return values.is_cuda and len(values) >= SHORTEST and _matrix_entries(values) <= MOST_ENTRIES
+    return values.device.type != "cpu" and len(values) >= SHORTEST and _matrix_entries(values) <= MOST_ENTRIES
 
 
 def _steps(time: int) -> int:

@@ -86,7 +86,7 @@ class Fused(Stepped):
             return kernel(x, start)
         weights = self._weights()
         data = x.data if isinstance(x, PackedSequence) else x
-        if data.is_cuda:
+        if data.device.type != "cpu":
             # cuDNN wants its weights in one piece, and otherwise copies them together at every call, with a warning.
             sizes = [weight.numel() for weight in weights]
             flat = torch.cat([weight.flatten() for weight in weights]).split(sizes)

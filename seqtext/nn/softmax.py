@@ -86,7 +86,7 @@ class _Total(torch.autograd.Function):
             if smoothing:
                 chances -= smoothing / chances.size(1)
             chances.scatter_add_(1, chosen, chances.new_full((1, 1), smoothing - 1.0).expand_as(chosen))
-            if real.is_cuda or not bool(real.all()):  # a GPU would have to be waited for to know
+            if real.device.type != "cpu" or not bool(real.all()):  # a GPU would have to be waited for to know
                 chances *= real
             grad_bias += chances.sum(0)
             chances = chances.to(weight.dtype)

@@ -98,7 +98,7 @@ class SpanParser(nn.Module):
         posts, twice = self._posts(x, lengths), lengths.repeat(2)
         with torch.no_grad():
             scores = self._all(posts)
-            wrong = crossing(gold, lengths, x.size(1)).to(scores.device)
+            wrong = crossing(gold, lengths, x.size(1)).to(scores.device, non_blocking=True)
             both = torch.cat([scores + self.margin * wrong, scores.masked_fill(wrong, -torch.inf)])
             best, splits = cky(both, twice)
             trees = bracketing(splits, twice)
@@ -113,8 +113,8 @@ class SpanParser(nn.Module):
         sign[rows[found], starts[found], ends[found]] += 1
         sign[rows[~found] - len(lengths), starts[~found], ends[~found]] -= 1
         differing = sign.nonzero()
-        weights = sign[tuple(differing.T)].to(posts.device)
-        rows, starts, ends = differing.T.to(posts.device)
+        weights = sign[tuple(differing.T)].to(posts.device, non_blocking=True)
+        rows, starts, ends = differing.T.to(posts.device, non_blocking=True)
         spans = _wide(self._score(posts[rows, ends] - posts[rows, starts]))
         cost = self.margin * wrong[rows, starts, ends].sum()
         unsound = 0.0 * best.sum()  # 0, or NaN where scores are: or else both trees would be the same, and perfect

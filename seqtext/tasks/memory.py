@@ -206,7 +206,7 @@ class Memory:
             losses = nn.functional.cross_entropy(found.flatten(0, 1), batch.answers.flatten(), reduction="none")
         else:
             losses = (found.squeeze(2) - batch.answers).square().flatten()
-        return Loss(losses[batch.asked.flatten()].sum(), batch.asked.sum())
+        return Loss(losses.masked_fill(~batch.asked.flatten(), 0.0).sum(), batch.asked.sum())
 
     def predict(self, module: Reader, batch: Batch, carry: Any = None) -> Predicted:
         found = module(batch.inputs, batch.lengths, batch.positions)

@@ -90,7 +90,7 @@ class Batch(NamedTuple):
     labels: Tensor | None
     """(N,) int64: the class of each node of the forest, -1 for none."""
     gold: Spans | None
-    """The constituents that a parser learns from."""
+    """The constituents that a parser learns from, CPU."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from seqtext.nn.looped import Looped, Stepped
 from seqtext.nn.products import ONEDNN
 from seqtext.nn.rnn import RecurrentConfig
 from tests.reference.cells import HIDDEN, TEXTBOOK, weights
+from tests.reference.stand_in import Elsewhere, moved, stand_in
 
 LENGTHS = torch.tensor([5, 1, 3, 5, 2])
 INPUT = 4
@@ -130,6 +131,27 @@ def test_states_and_gradients_are_those_of_the_textbook(name: str, options: dict
     found = torch.autograd.grad((share * real).sum(), wanted)
     close(found, torch.autograd.grad((share * torch.cat(expected)).sum(), wanted))
     assert all(gradient.abs().max() > 0 for gradient in found)
+
+
+@each_cell
+def test_the_ways_of_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(name: str, options: dict[str, Any]) -> None:
+    cell, x, state = make(name, options)
+    cell.train().weight_dropout = 0.25 if cell.deepens else 0.0
+    x.requires_grad_()
+    with stand_in() as seen:
+        there = moved(cell)
+        over, start = Elsewhere(x.detach()).requires_grad_(), tuple(map(Elsewhere, state))
+        torch.manual_seed(3)
+        found, _ = there(over, start)
+        found.square().sum().backward()
+        assert seen.waits == []
+        gradients = [each.grad.cpu() for each in (over, *there.parameters())]
+        found = found.cpu()
+    torch.manual_seed(3)
+    states, _ = cell(x, state)
+    states.square().sum().backward()
+    close(found, states)
+    close(gradients, [each.grad for each in (x, *cell.parameters())])
 
 
 @each_cell
