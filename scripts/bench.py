@@ -47,7 +47,7 @@ from measure import Figures
 from seqtext.errors import InputError
 
 LATENCIES = 100
-"""Lines that are answered one at a time in each repeat."""
+"""Lines that are answered one at a time in each repeat, where there are as many."""
 
 
 @dataclass
@@ -199,6 +199,7 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
     def note(name: str, value: float) -> None:
         figures[name].append(value)
 
+    answers = min(LATENCIES, len(prepared.lines))
     for repeat in range(arguments.repeats):
         matrix = measure.matrix_rates(device)
         for number in ("float32", "bf16"):
@@ -221,7 +222,7 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
                 note(f"training {precision}, ours / the usual loop, float32", trained / plain)
             for part, measured in measure.shares(work).items():
                 note(f"training {precision}: share of {part}", measured)
-        lines = measure.in_turn(prepared.lines, LATENCIES * repeat, LATENCIES)
+        lines = measure.in_turn(prepared.lines, answers * repeat, answers)
         for precision, one in models.items():
 
             def answer(line: str, one: Any = one) -> None:

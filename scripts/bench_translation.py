@@ -50,6 +50,8 @@ WORDS = 7_500
 SHARES = (0, 0.007, 0.03, 0.09, 0.18, 0.29, 0.41, 0.52, 0.62, 0.71, 0.79, 0.84, 0.89, 0.94, 0.97, 0.99, 0.999, 1)
 LENGTHS = (3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 23, 29, 37)
 BEAMS = {"greedy": 1, "beam 5": 5}
+LATENCIES = 100
+"""Sentences that are translated one at a time in each repeat, where there are as many."""
 
 
 def main() -> None:
@@ -147,6 +149,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
     def note(name: str, value: float) -> None:
         figures[name].append(value)
 
+    answers = min(LATENCIES, len(lines))
     for repeat in range(arguments.repeats):
         for precision in precisions:
             matrix = measure.matrix_rates()
@@ -166,7 +169,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
             for part, measured in measure.shares(work[name]).items():
                 note(f"{name}: share of {part}", measured)
             one = partial(translate_one, translator, beam)
-            times = measure.latencies(one, measure.in_turn(lines, 100 * repeat, 100))
+            times = measure.latencies(one, measure.in_turn(lines, answers * repeat, answers))
             for label, values in measure.percentiles(times, "sentence").items():
                 figures[f"{name}, {label}"] += values
     note("kFLOP a target token, forward", flops / 1e3)

@@ -125,7 +125,7 @@ def test_the_translation_benchmark_measures_both_ways_of_searching(tmp_path):
         for language, lines in zip(("en", "de"), zip(*translation_sample(split, size=size))):
             (tmp_path / f"{split}.{language}").write_text("\n".join(lines), encoding="utf-8")
     changes = ["--set", "data.tokenizer.max_size=400", "--set", "train.batch_tokens=512", "--warmup", "4"]
-    given = ["--recipe", "translation", "--data", str(tmp_path), "--precision", "both", "--sentences", "20"]
+    given = ["--recipe", "translation", "--data", str(tmp_path), "--precision", "both", "--sentences", "8"]
     done, _, figures = bench("bench_translation.py", *given, *changes, cwd=tmp_path)
     for name in (
         *(

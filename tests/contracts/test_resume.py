@@ -100,6 +100,7 @@ class Training:
             self.process.wait()
 
     def start(self):
+        self.look()
         run = ["--resume", str(self.folder)]
         if not self.folder.exists():
             run = [self.task, *(f"{key}={value}" for key, value in SETTINGS.items()), "--out", str(self.folder)]
@@ -108,15 +109,19 @@ class Training:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
+    def look(self):
+        """Note the step of the last checkpoint, where there is one."""
+        with suppress(OSError, ValueError):
+            path = self.folder / "checkpoints" / "last" / "state.json"
+            self.step = max(self.step, json.loads(path.read_text(encoding="utf-8"))["step"])
+
     def until(self, *, steps):
-        """Wait for a checkpoint `steps` or more beyond the last that was seen; False where the process ended first."""
+        """Wait for a checkpoint `steps` or more beyond that before the start; False where the process ended first."""
         until = self.step + steps
         while self.process.poll() is None:
-            with suppress(OSError, ValueError):
-                path = self.folder / "checkpoints" / "last" / "state.json"
-                self.step = max(self.step, json.loads(path.read_text(encoding="utf-8"))["step"])
-                if self.step >= until:
-                    return True
+            self.look()
+            if self.step >= until:
+                return True
             time.sleep(0.002)
         return False
 
@@ -129,33 +134,22 @@ class Training:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(reference, tmp_path):
+def test_a_run_killed_and_interrupted_at_random_moments_ends_as_the_uninterrupted_one(reference, tmp_path):
     task, expected = reference
     with Training(task, tmp_path / "run") as training:
-        for steps in (1, 2, 9, 15):
+        for number, steps in ((signal.SIGKILL, 1), (signal.SIGINT, 2), (signal.SIGKILL, 7), (signal.SIGTERM, 4)):
             training.start()
             assert training.until(steps=steps), training.end()
             time.sleep(random.uniform(0.0, 0.2))
-            assert training.end(signal.SIGKILL)[0] == -signal.SIGKILL
-            module = seqtext.load(training.folder, device="cpu").module
-            assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
-        training.start()
-        status, errors = training.end()
-    assert status == 0, errors
-    assert_same_run(training.folder, expected)
-
-
-@pytest.mark.slow
-def test_a_run_interrupted_says_how_to_go_on_and_ends_as_the_uninterrupted_one(reference, tmp_path):
-    task, expected = reference
-    with Training(task, tmp_path / "run") as training:
-        for number, steps in ((signal.SIGINT, 3), (signal.SIGTERM, 20)):
-            training.start()
-            assert training.until(steps=steps), training.end()
             status, errors = training.end(number)
-            assert status == 128 + number, errors
-            said = f"seqtext: stopped by {number.name}; go on with: seqtext train --resume {training.folder}\n"
-            assert errors.endswith(said) and "Traceback" not in errors
+            if number == signal.SIGKILL:
+                assert status == -signal.SIGKILL
+                module = seqtext.load(training.folder, device="cpu").module
+                assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+            else:
+                assert status == 128 + number, errors
+                go_on = f"go on with: seqtext train --resume {training.folder}"
+                assert errors.endswith(f"seqtext: stopped by {number.name}; {go_on}\n") and "Traceback" not in errors
         training.start()
         status, errors = training.end()
     assert status == 0, errors
