@@ -12,7 +12,8 @@ for pretrained ones. Figures of one task:
 - training by `seqtext.training.loop.fit` from that run's weights, in float32 and in bf16: tokens/s, FLOP/s of the
   products with weights over the machine's rate in large matrix products at that moment, shares of the time in
   recurrent kernels and in matrix products (`measure.shares`),
-- prediction by `seqtext.load(RUN)`: all lines together, as a stream, and one at a time; in bf16 too where the task can,
+- prediction by `seqtext.load(RUN)`: all lines together (with FLOP/s of all products that run, padding too, over that
+  rate), as a stream, and one at a time; in bf16 too where the task can,
 - code of other people beside ours (`compare_outside.py`, `reference_lm.py`), where it is installed: pytorch-crf for
   the tagger, the usual training loop for the language model, and torch's recurrent layers in a table of their own.
 
@@ -154,6 +155,7 @@ def prepare(name: str, arguments: argparse.Namespace, folder: Path, device: str)
 
 def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: str) -> Figures:
     """All figures of a task."""
+    import operations
     import torch
 
     from seqtext import api
@@ -193,8 +195,10 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
             pass
         return words
 
-    for one in models.values():
+    executed = {}
+    for precision, one in models.items():
         together(one), streamed(one)  # warm-up
+        executed[precision] = operations.as_run(lambda one=one: together(one))  # type: ignore[misc]
 
     def note(name: str, value: float) -> None:
         figures[name].append(value)
@@ -234,6 +238,9 @@ def speed(name: str, prepared: Prepared, arguments: argparse.Namespace, device: 
             alone = sum(len(line.split()) for line in lines) / sum(times)
             note(f"{label}, together / one at a time", bulk / alone)
             note(f"{label}, tokens/s", bulk)
+            for number in ("float32", "bf16") if precision == "bf16" else ("float32",):
+                ratio = executed[precision] * bulk / matrix[number]
+                note(f"{label}, FLOP/s with padding / {number} matrix FLOP/s", ratio)
             note(f"{label}, lines/s", bulk * len(prepared.lines) / words)
             note(f"{label}, as a stream, tokens/s", measure.rate(lambda one=one: streamed(one)))  # type: ignore[misc]
             for what, values in measure.percentiles(times, "line").items():

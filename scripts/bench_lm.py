@@ -213,12 +213,13 @@ def count_flops(task: Any, module: Any, train: Any, chosen: Any) -> float:
 
     Of an adaptive softmax, those of the clusters that some text of the training split needs.
     """
+    import operations
     import torch
 
     from seqtext.nn.softmax import Softmax
 
     tokens = 0
-    with torch.inference_mode(), measure.counted_flops(module) as flops:
+    with torch.inference_mode(), operations.counted_flops(module) as flops:
         for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens), 10):
             targets = int(batch.targets.numel())
             module.nll(module(batch.inputs), batch.targets)

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
         command = ["seqtext", "train", arguments.recipe, *changes, "train.epochs=1", "--out", str(scratch / "run")]
         figures["peak memory of training, MB"] = [measure.peak_memory(command, cache=scratch / "cache-peak")]
 
+    import operations
     import torch
 
     from seqtext import api, recipe, session
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], F
     config = chosen.train.model_copy(update={"epochs": 10_000})
     devices = Devices(torch.device("cpu"), precision=chosen.train.precision)
     module = task.build(chosen.model)
-    flops, padding = measure.forward_flops(module, task, module, train, chosen)
+    flops, padding = operations.forward_flops(module, task, module, train, chosen)
     whole = measure.epochs(fit(task, module, train, None, config, devices=devices, seed=chosen.seed))
     parts = fit(task, task.build(chosen.model), train, None, config, devices=devices, seed=chosen.seed)
     chunk = measure.chunk(measure.step_tokens(parts), steps=30)

@@ -15,7 +15,6 @@ import bench_lm
 import bench_ner
 import bench_translation
 import bench_trees
-import measure
 import numpy as np
 
 VECTORS = 50
@@ -68,16 +67,19 @@ def scaled(sizes: Mapping[str, int], scale: float) -> dict[str, int]:
 
 
 def flops_of_sentences(module: Any, task: Any, train: Any, chosen: Any) -> float:
-    return measure.forward_flops(module, task, module, train, chosen)[0]
+    import operations
+
+    return operations.forward_flops(module, task, module, train, chosen)[0]
 
 
 def flops_of_trees(module: Any, task: Any, train: Any, chosen: Any) -> float:
     """Words, leaves and parser counted as they run; the composition by its weights."""
+    import operations
     from torch import nn
 
     parts = nn.ModuleList(part for part in (module.embedding, module.leaves, module.parser) if part is not None)
     trees = bench_trees.flops_per_tree(module, train.trees) * len(train) / float(train.text.lengths.sum())
-    return trees + measure.forward_flops(parts, task, module, train, chosen)[0]
+    return trees + operations.forward_flops(parts, task, module, train, chosen)[0]
 
 
 def flops_of_pairs(module: Any, task: Any, train: Any, chosen: Any) -> float:

@@ -218,6 +218,7 @@ def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float,
     Positions of padding count for nothing, since no result needs them, nor do attention's products of states with
     states, which are few; the backward pass takes twice as much again.
     """
+    import operations
     import torch
 
     counts: Counter[str] = Counter()
@@ -228,7 +229,8 @@ def count_flops(module: Any, task: Any, train: Any, chosen: Any) -> tuple[float,
 
     shuffle = np.random.default_rng(chosen.seed)
     module.eval()
-    with measure.counted_flops(module, rows) as flops:  # with gradients: without them, other kernels take some products
+    # With gradients: without them, other kernels take some products.
+    with operations.counted_flops(module, rows) as flops:
         for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 20):
             targets = int((batch.targets >= 0).sum())
             real = int(batch.lengths.sum())

@@ -1,5 +1,5 @@
-"""What the speed benchmarks share: their options, rates, shares of time by kind of kernel, operations counted, the
-machine's matrix rate, the report.
+"""What the speed benchmarks share: their options, rates, shares of time by kind of kernel, the machine's matrix rate,
+the report.
 """
 
 from __future__ import annotations
@@ -195,30 +195,6 @@ def _within(event: Any, matches: Callable[[Any], bool]) -> bool:
     return False
 
 
-@contextmanager
-def counted_flops(module: torch.nn.Module, rows: Callable[[torch.Tensor], int] | None = None) -> Iterator[list[int]]:
-    """Within, the FLOPs of matrix products with weights, 2 a weight and row, are appended layer by layer as they run.
-
-    Counted are linear and recurrent layers. `rows` gives the rows of a layer's input that count; without it, all do.
-    """
-    from torch import nn
-
-    counts: list[int] = []
-
-    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        x = inputs[0]
-        wanted = rows(x) if rows else x.numel() // x.size(-1)
-        counts.append(2 * wanted * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2))
-
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.RNNBase)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        yield counts
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def matrix_rates(device: str = "cpu") -> dict[str, float]:
     """FLOP/s of one large matrix product on this machine, now, the best of several, by kernel and number format.
 
@@ -272,32 +248,6 @@ def start_up(*arguments: str, given: str = "") -> float:
     if done.returncode:
         raise InputError(f"{' '.join(whole)}: exit code {done.returncode}\n{done.stderr}")
     return seconds
-
-
-def forward_flops(part: torch.nn.Module, task: Any, module: Any, train: Any, chosen: Any) -> tuple[float, float]:
-    """Forward FLOPs a real token in the layers of `part` of a module that reads sentences, and the share of padding.
-
-    Positions of padding count for nothing, since no result needs them; the backward pass takes twice as much again.
-    """
-    import numpy as np
-
-    tokens = positions = 0
-    batch: Any = None
-
-    def rows(x: torch.Tensor) -> int:
-        count, longest = len(batch.lengths), int(batch.lengths.max())
-        # A parser reads a mark before and after each sentence.
-        marks = x.size(1) - longest if x.dim() == 3 and x.size(0) == count else -1
-        return int(batch.lengths.sum()) + marks * count if 0 <= marks <= 2 else x.numel() // x.size(-1)
-
-    shuffle = np.random.default_rng(chosen.seed)
-    module.eval()
-    with counted_flops(part, rows) as flops:  # with gradients: without them, other kernels take some products
-        for batch in itertools.islice(task.batches(train, tokens=chosen.train.batch_tokens, shuffle=shuffle), 50):
-            task.loss(module, batch)
-            tokens += int(batch.lengths.sum())
-            positions += len(batch.lengths) * int(batch.lengths.max())
-    return sum(flops) / tokens, 1 - tokens / positions
 
 
 def is_ratio(name: str) -> bool:

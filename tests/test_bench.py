@@ -50,6 +50,8 @@ def test_a_table_a_task_with_ratios_first_and_the_same_as_json(tmp_path):
         "training bf16, FLOP/s / bf16 matrix FLOP/s",
         "predicting, together / one at a time",
         "predicting, tokens/s",
+        "predicting, FLOP/s with padding / float32 matrix FLOP/s",
+        "predicting bf16, FLOP/s with padding / bf16 matrix FLOP/s",
         "predicting, as a stream, tokens/s",
         "predicting, latency of a line, p50 ms",
         "predicting, latency of a line, p95 ms",

@@ -15,10 +15,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from seqtext.data.translation_sample import translation_sample
+from seqtext.nn.products import linear
+from seqtext.nn.rnn import Recurrent, RecurrentConfig
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import measure  # noqa: E402
+import operations  # noqa: E402
 import reference_lm  # noqa: E402
 
 SHELL = [ROOT / ".ci" / "run", *sorted((ROOT / "scripts").glob("*.sh"))]
@@ -231,10 +234,28 @@ def test_the_tree_benchmark_refuses_other_tasks(tmp_path):
 
 def test_operations_of_an_adaptive_softmax_are_those_of_the_clusters_that_are_needed():
     layer = nn.AdaptiveLogSoftmaxWithLoss(8, 20, [10], div_value=2.0)
-    with measure.counted_flops(layer) as flops:
+    with operations.counted_flops(layer) as flops:
         layer(torch.randn(5, 8), torch.tensor([0, 3, 9, 10, 19]))
     head, down, up = 5 * 8 * 11, 2 * 8 * 4, 2 * 4 * 10
     assert sum(flops) == 2 * (head + down + up)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_operations_as_they_run_are_those_of_all_rows_by_whatever_kernel(cell, precision):
+    layer = Recurrent(6, RecurrentConfig(cell=cell, hidden_size=8, bidirectional=True))
+    head, x = nn.Linear(16, 3), torch.randn(4, 5, 6)
+
+    def predict():
+        states, _ = layer(x, torch.full((4,), 5))
+        scores = linear(head, states)
+        return (scores @ scores.mT).size(0)  # the states' own product is one too
+
+    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+        found = operations.as_run(predict)
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
+    weights = 2 * gates * 8 * (6 + 8) + 16 * 3
+    assert found == (2 * 4 * 5 * weights + 2 * 4 * 5 * 5 * 3) / 4
 
 
 @pytest.mark.parametrize("awd", [False, True])
