@@ -31,7 +31,7 @@ PHASES = (
     "saving weights",
     "saving a checkpoint",
     "scoring at the end",
-    "a fresh process",
+    "in a fresh process",
 )
 
 

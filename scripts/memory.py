@@ -38,7 +38,13 @@ PIECE = 2000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", metavar="TASK", nargs="*", default=list(tiny.FILES), help="to train (default: all)")
+    parser.add_argument(
+        "tasks",
+        metavar="TASK",
+        nargs="*",
+        default=list(tiny.FILES),
+        help=f"to train, of {', '.join(tiny.FILES)} (default: all)",
+    )
     parser.add_argument("--epochs", type=int, default=20, help="of training (default 20)")
     parser.add_argument("--examples", type=int, default=4000, help="to train on (default 4000)")
     parser.add_argument("--sentences", type=int, default=1_000_000, help="to tag; 0 for none (default 1000000)")

@@ -94,7 +94,7 @@ def show(name: str, figures: Mapping[str, Any]) -> None:
     print(f"{name}: {kills} kills in {figures['seconds']} s; {runs} runs ended and were compared")
     for phase in PHASES:
         if phase in figures["phases"]:
-            print(f"  killed while {phase:<20} {figures['phases'][phase]:>4}")
+            print(f"  killed, {phase:<20} {figures['phases'][phase]:>4}")
     print(f"  differences and losses: {len(faults)}", *faults, sep="\n    ", flush=True)
 
 

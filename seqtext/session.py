@@ -317,7 +317,9 @@ def _keep(folder: Path, event: Stepped | EpochEnded, group: Processes) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> RunError:
-    return RunError(f"{folder}: cannot be written: {error.strerror or error}; go on with --resume {folder}")
+    return RunError(
+        f"{folder}: cannot be written: {error.strerror or error}; when it can be, go on with --resume {folder}"
+    )
 
 
 def _finish(

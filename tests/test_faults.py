@@ -94,7 +94,7 @@ def test_a_run_whose_disk_fills_up_says_so_once_and_goes_on_later(corpus, finish
 
     with back(), pytest.raises(RunError) as caught:
         train(corpus, out, listen=fill)
-    assert str(caught.value) == f"{out}: cannot be written: File too large; go on with --resume {out}"
+    assert str(caught.value) == f"{out}: cannot be written: File too large; when it can be, go on with --resume {out}"
     left, whole = ([name for name in files(one) if not name.startswith("predictions.")] for one in (out, finished))
     assert left == whole
     step = json.loads((out / "checkpoints" / "last" / "state.json").read_text())["step"]
@@ -118,7 +118,7 @@ def test_a_run_folder_that_is_read_only_is_told(finished, tmp_path, monkeypatch)
     def refuse(*given):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    told = f"{run}: cannot be written: Read-only file system; go on with --resume {run}"
+    told = f"{run}: cannot be written: Read-only file system; when it can be, go on with --resume {run}"
     for what in ("write_text", "sweep", "save_checkpoint"):
         with monkeypatch.context() as patch, pytest.raises(RunError) as caught:
             patch.setattr(session, what, refuse)

@@ -245,7 +245,9 @@ def test_a_disk_that_fills_up_later_leaves_a_run_that_goes_on(corpus, trained, t
     out, overrides = tmp_path / "run", SMALL | {"train.checkpoint_every": 1}
     with monkeypatch.context() as patch:
         patch.setattr(session, "save_checkpoint", full)
-        with pytest.raises(RunError, match=f"cannot be written: No space left on device; go on with --resume {out}$"):
+        with pytest.raises(
+            RunError, match=f"cannot be written: No space left on device; when it can be, go on with --resume {out}$"
+        ):
             train(corpus, out, overrides=overrides)
     assert seqtext.load(out).run.meta["scores"] == {}
     done = seqtext.train(resume=out, device="cpu")

@@ -49,6 +49,17 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def _sort_about(path: Path) -> None:
+    """Write what a safetensors file says about itself in the order of its keys, so that equal runs are equal bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            file.seek(8)
+            file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
     """Write a safetensors file from any device, `about` in its header. Raises `OSError` as other writing does."""
     from safetensors import SafetensorError
@@ -60,6 +71,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str
     mode = path.stat().st_mode  # safetensors lets nobody but the owner read its files; a run is for all who may
     try:
         save_file(copies, path, metadata=about)
+        _sort_about(path)
     except SafetensorError as error:  # its text holds what the system said: "... (os error 28)"
         if found := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from None

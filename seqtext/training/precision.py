@@ -56,7 +56,7 @@ def choose(device: torch.device) -> Choice:
             with suppress(OSError):
                 write_json(folder / FILE, {**known, key: gain})
     precision = "bf16" if gain >= GAIN else "float32"
-    return Choice(precision, f"a step in bf16 is {gain:.2f} times as fast as in float32 ({how}: {key})")
+    return Choice(precision, f"a layer trains {gain:.2f} times as fast in bf16 as in float32 ({how}: {key})")
 
 
 def resolve(precision: str, device: torch.device) -> Choice | None:

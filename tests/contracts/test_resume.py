@@ -64,7 +64,7 @@ def assert_same_run(run, reference):
     assert metrics(run) == metrics(reference)
     predictions = sorted(path.name for path in reference.glob("predictions.*.jsonl"))  # some have no test part
     assert sorted(path.name for path in run.glob("predictions.*.jsonl")) == predictions and predictions
-    for name in ("checkpoints/last/state.json", "recipe.toml", *predictions):
+    for name in ("model.safetensors", "checkpoints/last/state.json", "recipe.toml", *predictions):
         assert (run / name).read_bytes() == (reference / name).read_bytes(), name
     facts = [json.loads((folder / "meta.json").read_text(encoding="utf-8")) for folder in (run, reference)]
     assert facts[0] == facts[1]

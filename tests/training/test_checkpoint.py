@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from seqtext.errors import RunError
 from seqtext.files import locked, replacing, restored
-from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
+from seqtext.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from seqtext.training.config import TrainConfig
 from seqtext.training.log import MetricsLog
 from seqtext.training.loop import Started, Stepped
@@ -196,3 +197,16 @@ def test_a_resumed_log_keeps_what_stands_before_the_checkpoint(tmp_path):
     assert lines() == first
     MetricsLog(tmp_path, resumed_at=(5, 0)).close()
     assert lines() == first[:1]
+
+
+def test_equal_tensors_and_words_about_them_are_equal_bytes(tmp_path):
+    about = {f"key {number}": 'with "quotes", \\ and\n\x01\x7f\u2028 é 漢 \U0001f600' for number in range(20)}
+    weights = {"a": torch.arange(6.0).view(2, 3), "ü\t": torch.ones(1, dtype=torch.int8)}
+    for name in ("one", "other"):
+        save_tensors(tmp_path / name, weights, dict(sorted(about.items(), reverse=name == "other")))
+        with safe_open(tmp_path / name, framework="pt") as file:
+            assert file.metadata() == about
+            assert {key: file.get_tensor(key).tolist() for key in file.keys()} == {  # noqa: SIM118
+                key: value.tolist() for key, value in weights.items()
+            }
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()

@@ -31,10 +31,10 @@ def gains(monkeypatch, tmp_path):
 def test_a_clear_gain_chooses_bf16_and_is_measured_once_a_machine(gains, tmp_path):
     gains[:] = [1.83, 1.1]
     assert choose(CPU) == Choice(
-        "bf16", f"a step in bf16 is 1.83 times as fast as in float32 (measured now: {machine(CPU)})"
+        "bf16", f"a layer trains 1.83 times as fast in bf16 as in float32 (measured now: {machine(CPU)})"
     )
     assert choose(CPU) == Choice(
-        "bf16", f"a step in bf16 is 1.83 times as fast as in float32 (measured before: {machine(CPU)})"
+        "bf16", f"a layer trains 1.83 times as fast in bf16 as in float32 (measured before: {machine(CPU)})"
     )
     assert f"torch {torch.__version__}, 1 thread" in machine(CPU)
     try:
@@ -116,6 +116,6 @@ def test_a_series_keeps_the_precision_that_it_began_with(gains, tmp_path):
 def test_check_tells_what_is_chosen_and_why(gains):
     gains[:] = [1.5]
     facts = dict(seqtext.check("ner", overrides=SMALL | {"train.precision": "auto"}, device="cpu"))
-    told = f"bf16: a step in bf16 is 1.50 times as fast as in float32 (measured now: {machine(CPU)})"
+    told = f"bf16: a layer trains 1.50 times as fast in bf16 as in float32 (measured now: {machine(CPU)})"
     assert facts["precision"] == told
     assert "precision" not in dict(seqtext.check("ner", overrides=SMALL, device="cpu"))
