@@ -117,7 +117,10 @@ def in_turn(items: Sequence[Any], first: int, count: int) -> list[Any]:
 
 @contextmanager
 def one_by_one() -> Iterator[None]:
-    """Within, batches are predicted one after another: the profiler and a clock of parts see one thread only."""
+    """Within, batches are predicted one after another, and the directions of a layer trained so.
+
+    The profiler and a clock of parts see one thread only.
+    """
     from seqtext.nn import side_by_side
 
     workers, side_by_side.WORKERS = side_by_side.WORKERS, 1
@@ -133,7 +136,7 @@ def shares(work: Callable[[], int]) -> dict[str, float]:
 
     The profiler slows small operations several times over and hardly the large ones: so a share is the time of its
     kernels under the profiler, over the time that as many tokens take without it, just before and just after. Batches
-    that are otherwise predicted side by side run one after another here.
+    that are otherwise predicted side by side, and directions that are trained so, run one after another here.
     """
     from torch.profiler import profile
 

@@ -21,7 +21,8 @@ an event is measured first, on a small operation with and without it, and an ope
 it, less that for each event within it. The parts' times on the clock are those of passes without the profiler, just
 before and just after; no part has more time in operators than it has there.
 
-Batches are predicted one after another here, not side by side as they otherwise are on a processor. Reading and
+Batches are predicted one after another here, not side by side as they otherwise are on a processor, and the directions
+of a layer are trained so too, not each in a thread of its own. Reading and
 encoding are done once, and are set against one epoch. On a GPU every boundary of parts waits for the
 device, so that work on both sides of it does not overlap; an operator's time is then that of its kernels, which the
 profiler does not slow, and Python overhead is all time in which the GPU waits within a part.
@@ -167,6 +168,7 @@ def modules(task: Any, module: Any) -> list[tuple[Any, str, str, str | None]]:
     return watched
 
 
+@measure.one_by_one()
 def training(
     chosen: Any, task: Any, module: Any, train: Any, devices: Any, *, seconds: float, repeats: int, scratch: Path
 ) -> Figures:

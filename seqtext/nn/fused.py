@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from seqtext.nn.apart import apart
+from seqtext.nn.apart import suits as suits_apart
 from seqtext.nn.cell import Cell, State, zero_state
 from seqtext.nn.int8 import Int8Kernel
 from seqtext.nn.looped import Looped, Stepped
@@ -203,6 +205,14 @@ class LSTM(Fused):
     def __init__(self, input_size: int, hidden_size: int, options: LSTMOptions | None = None) -> None:
         self.options = options or LSTMOptions()
         super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
+
+    @classmethod
+    def together(
+        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+    ) -> list[tuple[Tensor, State]]:
+        if suits_apart(cells, readings, gates=cls.gates):
+            return apart(cells, readings, starts, lengths)
+        return super().together(cells, readings, starts, lengths)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

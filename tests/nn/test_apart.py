@@ -1,0 +1,144 @@
+"""Directions of a layer that are trained in two threads: what one after the other gives, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from seqtext.nn import apart, side_by_side
+from seqtext.nn.rnn import Recurrent, RecurrentConfig
+
+LENGTHS = torch.tensor([7, 7, 4, 1])
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(apart, "LEAST", 0.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The threads that directions were computed in."""
+    names: list[str] = []
+    forward = torch.nn.LSTM.forward
+
+    def noted(self: Any, *arguments: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(torch.nn.LSTM, "forward", noted)
+    return names
+
+
+def layer(**options: Any) -> Recurrent:
+    torch.manual_seed(2)
+    return Recurrent(5, RecurrentConfig(cell="lstm", hidden_size=8, bidirectional=True, **options))
+
+
+def in_turn(work: Any) -> Any:
+    """What `work` gives without threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(side_by_side, "WORKERS", 1)
+        torch.set_num_threads(1)
+        try:
+            return work()
+        finally:
+            torch.set_num_threads(2)
+
+
+def equal(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_and_gradients_are_the_same(layers: int, with_state: bool, bf16: bool, used: list[str]) -> None:
+    recurrent = layer(layers=layers)
+    x = torch.randn(4, 7, 5)
+    start = [tuple(torch.randn(4, 8, requires_grad=True) for _ in "hc") for _ in range(2 * layers)]
+
+    def work() -> Any:
+        recurrent.zero_grad()
+        read = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states, end = recurrent(read, LENGTHS, start, with_state=with_state)
+        leaves = [read, *(part for state in start for part in state)]
+        total = states.float().square().sum() + sum(part.float().square().sum() for state in end for part in state[:1])
+        total.backward(inputs=[*leaves, *recurrent.parameters()])
+        gradients = [each.grad.clone() for each in (*leaves, *recurrent.parameters())]
+        for each in leaves:
+            each.grad = None
+        return [states.detach(), *(part.detach() for state in end for part in state), *gradients]
+
+    found = work()
+    assert len(set(used)) == 2 and len(used) == 2 * layers
+    used.clear()
+    equal(found, in_turn(work))
+    assert len(set(used)) == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_what_needs_no_gradient_gets_none(used: list[str]) -> None:
+    recurrent = layer()
+    frozen = recurrent.layers[0][1].kernel.weight_hh_l0.requires_grad_(False)
+    states, _ = recurrent(torch.randn(4, 7, 5), LENGTHS, with_state=False)
+    states[:, :, :8].sum().backward()  # of one direction
+    assert len(set(used)) == 2 and frozen.grad is None
+    gradients = [parameter.grad for parameter in recurrent.layers[0][0].parameters()]
+    assert all(bool(gradient.abs().max() > 0) for gradient in gradients)
+
+
+def test_a_graph_that_is_kept_gives_its_gradient_again_and_another_says_so() -> None:
+    recurrent, x = layer(), torch.randn(4, 7, 5, requires_grad=True)
+    total = recurrent(x, LENGTHS, with_state=False)[0].square().sum()
+    first, second = (torch.autograd.grad(total, x, retain_graph=True)[0] for _ in range(2))
+    equal(first, second)
+    torch.autograd.grad(total, x)
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        torch.autograd.grad(total, x)
+
+
+def test_weight_dropout_is_drawn_in_one_thread(used: list[str]) -> None:
+    recurrent = layer(weight_dropout=0.5).train()
+    called = []
+    cells: Any = recurrent.layers[0]
+    for cell in cells:
+        cell.register_forward_hook(lambda *_: called.append(threading.current_thread().name))
+    recurrent(torch.randn(4, 7, 5), LENGTHS, with_state=False)
+    assert called == [threading.current_thread().name] * 2
+
+
+def test_an_error_in_either_direction_is_raised_and_threads_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrent = layer()
+    cells: Any = recurrent.layers[0]
+    for cell in cells:
+
+        def broken(*_: Any) -> None:
+            raise ZeroDivisionError("of a hook")
+
+        with cell.register_forward_hook(broken), pytest.raises(ZeroDivisionError, match="of a hook"):
+            recurrent(torch.randn(4, 7, 5), LENGTHS)
+        assert torch.get_num_threads() == 2
+    assert recurrent(torch.randn(4, 7, 5), LENGTHS)[0].shape == (4, 7, 16)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_a_thread_of_its_own() -> None:
+    recurrent, x = layer(), torch.randn(4, 7, 5)
+    apart._thread(1, os.getpid()).submit(int).result()
+    child = os.fork()
+    if child == 0:
+        other = apart._thread(1, os.getpid())
+        os._exit(0 if other.submit(int, 7).result(timeout=30) == 7 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert recurrent(x, LENGTHS)[0].shape == (4, 7, 16)
