@@ -24,7 +24,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find all faults of a recipe, describe its data, and try one training step on the longest batch."""
-    from seqtext import api
+    from seqtext.cli.library import api
 
     facts = api.check(recipe, data=data, overrides=overrides or [], device=device)
     if as_json:

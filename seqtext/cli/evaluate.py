@@ -81,7 +81,7 @@ def evaluate(
     scored from what stands before it alone, and the run is left as it is. Dynamic evaluation takes a step of learning
     every 5 tokens, by gradients of the run's training text. What was chosen by --tune stands with the figures.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
 
     if split not in ("train", "valid", "test"):

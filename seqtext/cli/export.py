@@ -42,7 +42,7 @@ def export(
     With --onnx, OUT has model.onnx, the tokenizers and labels, and a README.md of inputs and outputs; it needs
     pip install "seqtext\[onnx]".
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
 
     forms = {"int8": int8, "bf16": bf16, "onnx": onnx}

@@ -55,7 +55,7 @@ def generate(
     tokens given the prompt), and reason: lines, stop or length. Characters or words of the prompt that the model does
     not know are read as <unk>, which is told on stderr.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
     from seqtext.search.generate import Writing, WritingTask, read_prompt
 

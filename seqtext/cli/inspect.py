@@ -126,7 +126,7 @@ def gates(
     Gates are shaded from 0 to 1, candidates and states from -1 to 1, memories from their largest value below 0 to that
     above. Units are those whose memory varies most. With --json, an object a cell, with all values.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.inspecting.gates import inspect_gates
     from seqtext.plot import check_picture
 
@@ -182,7 +182,7 @@ def attention(
     A row a target token: a shade for each source token, and the one that it looks at most. With --json, one object:
     source, target, weights (a row a target token), result.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.draw import plain, wants_colour
     from seqtext.inspecting.attention import inspect_attention
     from seqtext.inspecting.shading import label, label_width, shade
@@ -226,7 +226,8 @@ def trees(
 
     `seqtext predict --draw` and `--html` do the same for files.
     """
-    from seqtext import api, draw
+    from seqtext import draw
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
     from seqtext.files import write_text
     from seqtext.inspecting.reading import prepared
@@ -272,7 +273,7 @@ def embeddings(
 
     With --json, an object a word: word, neighbours (each with its cosine).
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.cli.tables import print_table
     from seqtext.errors import InputError
     from seqtext.inspecting.embeddings import inspect_embeddings

@@ -59,8 +59,8 @@ def predict(
     (tree-sentiment) reads plain text, or a tree in brackets a line. With --json, objects: all probabilities, offsets of
     entities, every constituent. A line without a word gives an empty result in its place.
     """
-    from seqtext import api
     from seqtext import draw as drawings
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
     from seqtext.files import write_text
     from seqtext.task import CuttingTask, TranslatingTask

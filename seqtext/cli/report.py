@@ -25,6 +25,6 @@ def report(
     entities, attention, trees, generated text), and settings. Several runs of a task stand side by side, with whether
     their differences are more than chance. All is of the validation split, as the run folder holds it.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
 
     typer.echo(str(api.report(runs, out, examples=examples, limit=limit, device=device)))

@@ -40,7 +40,7 @@ def score(
     unknown; a line without a word (of the source) has 0 tokens and the perplexity nan (with --json, null). With
     --json, objects: text (or source and target), log_probability, perplexity, tokens, unknown.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
     from seqtext.search.generate import WritingTask
     from seqtext.task import TranslatingTask

@@ -62,7 +62,7 @@ def train(
     needed. Ctrl-C saves a checkpoint; --resume goes on to the same
     weights as if nothing had happened. With --seeds or --folds (sentiment) the same command goes on.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.cli.progress import Display
     from seqtext.errors import InputError
     from seqtext.training.processes import is_first

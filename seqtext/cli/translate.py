@@ -101,7 +101,7 @@ def translate(
     ||| score. With --json, objects: source, translation, score (what it ranks by), log_probability (in nats), nbest,
     attention (tokens of both sides, and a row of weights a target token).
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.errors import InputError
     from seqtext.plot import FORMATS, check_plot
     from seqtext.task import TranslatingTask

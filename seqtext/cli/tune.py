@@ -43,7 +43,7 @@ def tune(
     Each trial trains with other settings and is stopped early where it falls behind. Ctrl-C stops the search; the same
     command with --out goes on with it. OUT/best.toml is the recipe with the best settings. Needs the extra `tune`.
     """
-    from seqtext import api
+    from seqtext.cli.library import api
     from seqtext.tuning import Stopped
 
     def listen(tried: Tried) -> None:
