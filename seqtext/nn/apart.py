@@ -28,7 +28,7 @@ LEAST = 1e7
 
 
 def suits(cells: Sequence[Cell], readings: Sequence[Tensor], *, gates: int) -> bool:
-    """Whether a layer of such cells, whose `forward` is one kernel, should take its directions apart."""
+    """Whether a layer of such cells, each computed by one kernel, should take its directions apart."""
     cell, x = cells[0], readings[0]
     weights = gates * cell.hidden_size * (x.size(2) + cell.hidden_size)
     return (
@@ -40,15 +40,20 @@ def suits(cells: Sequence[Cell], readings: Sequence[Tensor], *, gates: int) -> b
         and torch.get_num_threads() > 1
         and side_by_side.WORKERS > 1
         and not (cell.training and cell.weight_dropout)  # threads that draw by turns would draw in any order
+        and not any(each._forward_hooks or each._forward_pre_hooks for each in cells)  # who watches wants one graph
     )
 
 
 def apart(
-    cells: Sequence[Cell], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+    runs: Sequence[Callable[[Tensor, State | None, Tensor | None], tuple[Tensor, State]]],
+    cells: Sequence[Cell],
+    readings: Sequence[Tensor],
+    starts: Sequence[State | None],
+    lengths: Tensor | None,
 ) -> list[tuple[Tensor, State]]:
-    """What `Cell.together` gives."""
+    """What `Cell.together` gives, by `runs`, which do for each cell what its `forward` does."""
     given = [[x, *(start or ()), *cell.parameters()] for cell, x, start in zip(cells, readings, starts)]
-    found = _Apart.apply(cells, lengths, [len(each) for each in given], *given[0], *given[1])
+    found = _Apart.apply(runs, lengths, [1 + len(start or ()) for start in starts], len(given[0]), *given[0], *given[1])
     half = len(found) // 2
     return [(part[0], tuple(part[1:])) for part in (found[:half], found[half:])]
 
@@ -57,18 +62,17 @@ class _Apart(torch.autograd.Function):
     """The graph of each direction is its own: made in its thread, and gone back through in it."""
 
     @staticmethod
-    def forward(ctx: Any, cells: Sequence[Cell], lengths: Tensor | None, sizes: list[int], *given: Tensor) -> Any:
+    def forward(ctx: Any, runs: Any, lengths: Tensor | None, owns: list[int], size: int, *given: Tensor) -> Any:
+        """`owns`: how many of each direction's `size` tensors come from outside; the others are its weights."""
         cast, number = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         ctx.set_materialize_grads(False)
 
         def run(direction: int) -> tuple[list[Tensor], list[Tensor]]:
-            cell = cells[direction]
-            inputs = list(given[: sizes[0]] if direction == 0 else given[sizes[0] :])
-            own = len(inputs) - len(list(cell.parameters()))
+            inputs, own = list(given[:size] if direction == 0 else given[size:]), owns[direction]
             for place, tensor in enumerate(inputs[:own]):
                 inputs[place] = tensor.detach().requires_grad_(tensor.requires_grad)
             with torch.enable_grad(), torch.autocast("cpu", dtype=number, enabled=cast):
-                states, end = cell(inputs[0], tuple(inputs[1:own]) or None, lengths=lengths)
+                states, end = runs[direction](inputs[0], tuple(inputs[1:own]) or None, lengths)
             return inputs, [states, *end]
 
         ctx.passes = _in_two_threads(run)
@@ -95,7 +99,7 @@ class _Apart(torch.autograd.Function):
         found = _in_two_threads(run)
         if not keep:
             ctx.passes = None
-        return None, None, None, *found[0], *found[1]
+        return None, None, None, None, *found[0], *found[1]
 
 
 def _in_two_threads(run: Callable[[int], Result]) -> tuple[Result, Result]:

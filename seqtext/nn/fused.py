@@ -55,6 +55,23 @@ class Fused(Stepped):
     def suited(cls, options: Any, *, deep: bool = False) -> type[Cell]:
         return cls.by_equations if deep or options.kernel == "loop" or options.unfused() else cls
 
+    @classmethod
+    def together(
+        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
+    ) -> list[tuple[Tensor, State]]:
+        if cls._apart(cells, readings):
+            return apart([cell.by_kernel for cell in cells], cells, readings, starts, lengths)
+        return super().together(cells, readings, starts, lengths)
+
+    @classmethod
+    def _apart(cls, cells: Sequence[Any], readings: Sequence[Tensor]) -> bool:
+        """Whether each direction should have a thread of its own, and the kernel.
+
+        On Intel's processors also where a loop would be faster than the kernel in as many threads.
+        """
+        slow = cls.loops and not FAVOURED and cells[0]._is_slow(readings[0])
+        return not slow and suits_apart(cells, readings, gates=cls.gates)
+
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
         nn.init.xavier_uniform_(self.kernel.weight_ih_l0)
@@ -69,6 +86,10 @@ class Fused(Stepped):
             return end[0].unsqueeze(1), end
         if self.loops and self._is_slow(x):
             return self.loop(x, state, lengths)
+        return self.by_kernel(x, state, lengths)
+
+    def by_kernel(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """What `forward` gives, by the fused kernel."""
         start = self._pack(state)
         if lengths is None or bool((lengths == x.size(1)).all()):
             states, end = self._run(x, start)
@@ -206,14 +227,6 @@ class LSTM(Fused):
         self.options = options or LSTMOptions()
         super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
 
-    @classmethod
-    def together(
-        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
-    ) -> list[tuple[Tensor, State]]:
-        if suits_apart(cells, readings, gates=cls.gates):
-            return apart(cells, readings, starts, lengths)
-        return super().together(cells, readings, starts, lengths)
-
     def reset_parameters(self) -> None:
         super().reset_parameters()
         # Torch's gates stand in the order input, forget, cell, output; its two biases add up.
@@ -271,7 +284,8 @@ class GRU(Fused):
     def together(
         cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
     ) -> list[tuple[Tensor, State]]:
-        if torch.is_grad_enabled() and all(cell._is_slow(x) for cell, x in zip(cells, readings)):
+        slow = torch.is_grad_enabled() and all(cell._is_slow(x) for cell, x in zip(cells, readings))
+        if slow and not cls._apart(cells, readings):
             return _at_once(cells, readings, starts, lengths)
         return super().together(cells, readings, starts, lengths)
 

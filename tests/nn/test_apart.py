@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from seqtext.nn import apart, side_by_side
 from seqtext.nn.rnn import Recurrent, RecurrentConfig
@@ -29,19 +30,20 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The threads that directions were computed in."""
     names: list[str] = []
-    forward = torch.nn.LSTM.forward
+    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN):
+        forward = kind.forward
 
-    def noted(self: Any, *arguments: Any) -> Any:
-        names.append(threading.current_thread().name)
-        return forward(self, *arguments)
+        def noted(self: Any, *arguments: Any, forward: Any = forward) -> Any:
+            names.append(threading.current_thread().name)
+            return forward(self, *arguments)
 
-    monkeypatch.setattr(torch.nn.LSTM, "forward", noted)
+        monkeypatch.setattr(kind, "forward", noted)
     return names
 
 
-def layer(**options: Any) -> Recurrent:
+def layer(cell: str = "lstm", **options: Any) -> Recurrent:
     torch.manual_seed(2)
-    return Recurrent(5, RecurrentConfig(cell="lstm", hidden_size=8, bidirectional=True, **options))
+    return Recurrent(5, RecurrentConfig(cell=cell, hidden_size=8, bidirectional=True, **options))
 
 
 def in_turn(work: Any) -> Any:
@@ -61,11 +63,13 @@ def equal(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("with_state", [False, True])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_states_and_gradients_are_the_same(layers: int, with_state: bool, bf16: bool, used: list[str]) -> None:
-    recurrent = layer(layers=layers)
-    x = torch.randn(4, 7, 5)
-    start = [tuple(torch.randn(4, 8, requires_grad=True) for _ in "hc") for _ in range(2 * layers)]
+@pytest.mark.parametrize(("cell", "layers"), [("lstm", 1), ("lstm", 2), ("gru", 1), ("rnn", 1)])
+def test_states_and_gradients_are_the_same(
+    cell: str, layers: int, with_state: bool, bf16: bool, used: list[str]
+) -> None:
+    recurrent = layer(cell, layers=layers)
+    x, parts = torch.randn(4, 7, 5), 2 if cell == "lstm" else 1
+    start = [tuple(torch.randn(4, 8, requires_grad=True) for _ in range(parts)) for _ in range(2 * layers)]
 
     def work() -> Any:
         recurrent.zero_grad()
@@ -109,26 +113,51 @@ def test_a_graph_that_is_kept_gives_its_gradient_again_and_another_says_so() -> 
 
 
 def test_weight_dropout_is_drawn_in_one_thread(used: list[str]) -> None:
-    recurrent = layer(weight_dropout=0.5).train()
-    called = []
+    recurrent = layer().train()
     cells: Any = recurrent.layers[0]
-    for cell in cells:
-        cell.register_forward_hook(lambda *_: called.append(threading.current_thread().name))
     recurrent(torch.randn(4, 7, 5), LENGTHS, with_state=False)
-    assert called == [threading.current_thread().name] * 2
+    assert len(set(used)) == 2
+    used.clear()
+    drawn: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for cell in cells:
+            cell.weight_dropout = 0.5
+            noted = lambda *_, run=cell._run: (drawn.append(threading.current_thread().name), run(*_))[1]  # noqa: E731
+            patch.setattr(cell, "_run", noted)
+        recurrent(torch.randn(4, 7, 5), LENGTHS, with_state=False)
+    assert drawn == [threading.current_thread().name] * 2
 
 
-def test_an_error_in_either_direction_is_raised_and_threads_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_is_watched_stays_in_the_graph(used: list[str]) -> None:
+    recurrent = layer()
+    pushed: list[Tensor] = []
+
+    def push(cell: Any, given: Any, result: Any) -> Any:
+        pushed.append(torch.zeros_like(result[0], requires_grad=True))
+        return result[0] + pushed[-1], result[1]
+
+    cells: Any = recurrent.layers[0]
+    with cells[1].register_forward_hook(push):
+        states, _ = recurrent(torch.randn(4, 7, 5), LENGTHS, with_state=False)
+    assert len(set(used)) == 1
+    assert torch.autograd.grad(states.sum(), pushed)[0].eq(1.0).all()
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_an_error_in_either_direction_is_raised_and_threads_are_as_before(
+    direction: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recurrent = layer()
     cells: Any = recurrent.layers[0]
-    for cell in cells:
 
-        def broken(*_: Any) -> None:
-            raise ZeroDivisionError("of a hook")
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("of a kernel")
 
-        with cell.register_forward_hook(broken), pytest.raises(ZeroDivisionError, match="of a hook"):
+    with monkeypatch.context() as patch:
+        patch.setattr(cells[direction], "_run", broken)
+        with pytest.raises(ZeroDivisionError, match="of a kernel"):
             recurrent(torch.randn(4, 7, 5), LENGTHS)
-        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 2
     assert recurrent(torch.randn(4, 7, 5), LENGTHS)[0].shape == (4, 7, 16)
 
 
