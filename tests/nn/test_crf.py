@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torchcrf import CRF as OutsideCRF
 
-from seqtext.nn import crf_scan
+from seqtext.nn import crf_decode, crf_scan
 from seqtext.nn.crf import CRF
 from tests.reference.enumerate_crf import EnumeratedChain
 
@@ -32,13 +32,15 @@ CONSTRAINTS = {
 RAGGED = [[5, 1, 3, 2, 4], [1], [4], [2, 2], [3, 0, 1]]
 
 
-@pytest.fixture(params=[False, True], ids=["steps", "scan"])
+@pytest.fixture(params=["arrays", "steps", "scan"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One position after another, and by a scan, whatever the device and the length."""
-    monkeypatch.setattr(crf_scan, "wanted", lambda values: request.param)
+    """A CPU's way, and those of a GPU: one position after another, and by a scan; whatever device and length."""
+    monkeypatch.setattr(crf_scan, "wanted", lambda values: request.param == "scan")
+    if request.param != "arrays":
+        monkeypatch.setattr(crf_decode, "arrays_wanted", lambda logits: False)
 
 
-both_ways = pytest.mark.usefixtures("way")
+all_ways = pytest.mark.usefixtures("way")
 
 
 def make(seed: int, lengths: list[int], *, constrained: bool, scale: float = 1.0) -> tuple[CRF, Tensor, Tensor, Tensor]:
@@ -75,7 +77,7 @@ def close(actual: Tensor, expected: object, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(actual.detach(), expected, rtol=tolerance, atol=tolerance)
 
 
-@both_ways
+@all_ways
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize("constrained", [False, True])
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
@@ -112,7 +114,7 @@ def test_sums_and_searches_equal_enumeration(lengths: list[int], constrained: bo
         assert marginals[row, n:].eq(0).all()
 
 
-@both_ways
+@all_ways
 @pytest.mark.parametrize("constrained", [False, True])
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 def test_span_probabilities_equal_enumeration(lengths: list[int], constrained: bool) -> None:
@@ -130,7 +132,7 @@ def test_span_probabilities_equal_enumeration(lengths: list[int], constrained: b
     close(crf.span_probabilities(logits, size, paths, rows, starts, ends, continues), expected)
 
 
-@both_ways
+@all_ways
 @pytest.mark.parametrize("constrained", [False, True])
 def test_gradient_equals_that_of_the_enumerated_sum(constrained: bool) -> None:
     lengths = [4, 1, 3]
@@ -154,7 +156,7 @@ def test_gradient_equals_that_of_the_enumerated_sum(constrained: bool) -> None:
     assert actual[2][forbidden].eq(0).all()
 
 
-@both_ways
+@all_ways
 @pytest.mark.parametrize("constrained", [False, True])
 @pytest.mark.parametrize("lengths", [[4, 1, 3], [1], [2, 0]], ids=str)
 def test_gradcheck_of_the_loss(lengths: list[int], constrained: bool) -> None:
@@ -175,7 +177,7 @@ def random_batch(labels: int, lengths: list[int], seed: int = 0) -> tuple[Tensor
     return logits, torch.randint(labels, logits.shape[:2], generator=generator), torch.tensor(lengths)
 
 
-@both_ways
+@all_ways
 def test_loss_and_decoding_equal_pytorch_crf() -> None:
     logits, labels, size = random_batch(17, [40, 1, 25, 33, 2, 40])
     mask = torch.arange(40) < size[:, None]
@@ -211,7 +213,7 @@ def everything(crf: CRF, logits: Tensor, labels: Tensor, size: Tensor) -> list[T
     ]
 
 
-@both_ways
+@all_ways
 def test_a_sentence_alone_and_without_padding_gives_the_same() -> None:
     logits, labels, size = random_batch(9, [30, 1, 17, 2])
     crf = CRF(9)
@@ -225,7 +227,7 @@ def test_a_sentence_alone_and_without_padding_gives_the_same() -> None:
             torch.testing.assert_close(batched, single, rtol=1e-5, atol=1e-5)
 
 
-@both_ways
+@all_ways
 def test_random_logits_never_break_a_constraint() -> None:
     crf = CRF(LABELS, **CONSTRAINTS)
     logits, _, size = random_batch(LABELS, [12] * 16 + [1, 2, 3])
@@ -243,7 +245,7 @@ def test_random_logits_never_break_a_constraint() -> None:
             assert all(CONSTRAINTS["transitions_allowed"][a][b] for a, b in itertools.pairwise(labels))
 
 
-@both_ways
+@all_ways
 @given(st.lists(st.lists(st.integers(-2, 2), min_size=LABELS, max_size=LABELS), min_size=1, max_size=4))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_equal_paths_viterbi_takes_the_smallest_and_kbest_loses_none(rows: list[list[int]]) -> None:
@@ -260,7 +262,7 @@ def test_of_equal_paths_viterbi_takes_the_smallest_and_kbest_loses_none(rows: li
     assert scores[0, : len(found)].tolist() == [score for score, _ in ranked[:9]] == [chain.scores[p] for p in found]
 
 
-@both_ways
+@all_ways
 def test_half_precision_logits_and_autocast_lose_nothing() -> None:
     logits, labels, size = random_batch(7, [20, 9])
     crf, half = CRF(7), logits.bfloat16().requires_grad_()
@@ -272,7 +274,7 @@ def test_half_precision_logits_and_autocast_lose_nothing() -> None:
     assert half.grad is not None and half.grad.dtype == torch.bfloat16
 
 
-@both_ways
+@all_ways
 def test_logits_out_of_range_stay_finite() -> None:
     logits, labels, size = random_batch(LABELS, [25, 8])
     crf, wild = CRF(LABELS, **CONSTRAINTS), (logits * 1e5).requires_grad_()
@@ -282,7 +284,7 @@ def test_logits_out_of_range_stay_finite() -> None:
     assert loss.isfinite().all() and wild.grad is not None and wild.grad.isfinite().all()
 
 
-@both_ways
+@all_ways
 def test_a_sentence_without_any_allowed_path() -> None:
     # 0 -> 1 -> nothing: two words have one path, three have none.
     crf = CRF(2, start_allowed=[True, False], transitions_allowed=[[False, True], [False, False]])
@@ -295,7 +297,7 @@ def test_a_sentence_without_any_allowed_path() -> None:
     assert crf.kbest(logits, size, 2)[1].tolist() == [[[0, 1, -1], [-1] * 3], [[-1] * 3] * 2]
 
 
-@both_ways
+@all_ways
 @pytest.mark.parametrize(("batch", "time"), [(2, 0), (0, 3), (0, 0)])
 def test_batches_of_empty_sentences_and_of_none(batch: int, time: int) -> None:
     crf, logits = CRF(3), torch.zeros(batch, time, 3)
@@ -310,7 +312,7 @@ def test_batches_of_empty_sentences_and_of_none(batch: int, time: int) -> None:
     assert crf.span_probabilities(logits, size, labels, nothing, nothing, nothing, torch.eye(3) > 0).shape == (0,)
 
 
-@both_ways
+@all_ways
 def test_a_label_that_falls_out_of_range_and_comes_back_does_no_harm() -> None:
     crf = CRF(2, transitions_allowed=torch.eye(2), end_allowed=[True, False])  # so the one path is all 0
     logits, labels, size = torch.zeros(1, 40, 2), torch.zeros(1, 40, dtype=torch.int64), torch.tensor([40])
@@ -333,7 +335,7 @@ def test_wrong_shapes_are_named() -> None:
         crf.kbest(logits, torch.tensor([5, 5]), 0)
 
 
-@both_ways
+@all_ways
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_same_and_never_waits_for_the_device() -> None:

@@ -39,6 +39,7 @@ def test_the_scan_equals_one_step_after_another(longest: int, scale: float, monk
     results = []
     for scan in (False, True):
         monkeypatch.setattr(crf_scan, "wanted", lambda values, scan=scan: scan)
+        monkeypatch.setattr(crf_decode, "arrays_wanted", lambda logits, scan=scan: not scan)
         crf.zero_grad()
         crf.nll(logits, labels, size).sum().backward()
         with torch.no_grad():
@@ -59,6 +60,7 @@ def test_the_scan_resolves_ties_as_one_step_after_another(constrained: bool, mon
     monkeypatch.setattr(crf_scan, "wanted", lambda values: False)
     expected = crf.viterbi(logits, size)
     monkeypatch.setattr(crf_scan, "wanted", lambda values: True)
+    monkeypatch.setattr(crf_decode, "arrays_wanted", lambda logits: False)
     for scanned, steps in zip(crf.viterbi(logits, size), expected, strict=True):
         assert scanned.equal(steps)
 
