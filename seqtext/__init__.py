@@ -28,8 +28,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 # On a CPU oneDNN, and torch's layer over it, each keep what they made for the last 1,024 shapes of tensors: batches of
 # text have that many, and memory grows by hundreds of megabytes over epochs. Fewer of torch's are as fast. Of oneDNN's
-# own not quite as few: for bfloat16 it compiles a kernel for each shape, which takes longer than to run it. With 64 memory
-# is steady after some epochs; with 128 it still grew by 2 to 3% in the next sixteen.
+# own not quite as few: for bfloat16 it compiles a kernel for each shape, which takes longer than to run it. With
+# 64 memory is steady after some epochs; with 128 it still grew by 2 to 3% in the next sixteen.
 for _cache, _entries in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"), ("LRU_CACHE_CAPACITY", "32")):
     os.environ.setdefault(_cache, _entries)
 

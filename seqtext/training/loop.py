@@ -261,9 +261,8 @@ def _divide_and_clip(module: nn.Module, count: Tensor, clip: float, devices: Dev
     """
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     count = torch.where(count > 0, count, 1)  # without a target there is no gradient either, and 0 / 0 is NaN
-    share = devices.world / count.to(
-        gradients[0].device, gradients[0].dtype, non_blocking=True
-    )  # DDP has already averaged over ranks
+    count = count.to(gradients[0].device, gradients[0].dtype, non_blocking=True)
+    share = devices.world / count  # DDP has already averaged over ranks
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True) * share
     factor = share * torch.clamp(clip / (norm + 1e-6), max=1.0) if clip else share
     torch._foreach_mul_(gradients, factor)
