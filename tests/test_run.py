@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -251,6 +252,22 @@ def test_a_disk_that_fills_up_later_leaves_a_run_that_goes_on(corpus, trained, t
             train(corpus, out, overrides=overrides)
     assert seqtext.load(out).run.meta["scores"] == {}
     done = seqtext.train(resume=out, device="cpu")
+    assert done.meta["scores"] == json.loads((trained / "meta.json").read_text(encoding="utf-8"))["scores"]
+
+
+def test_a_run_whose_folder_is_moved_while_it_trains_stops_and_goes_on_where_that_is(corpus, trained, tmp_path):
+    out, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move(event):
+        if isinstance(event, EpochEnded) and out.exists():
+            out.rename(moved)
+
+    told = f"{out}: gone since the training began (no recipe.toml in it); nothing more is written there."
+    go_on = " If it was moved, go on with --resume and the folder's new name"
+    with pytest.raises(RunError, match=re.escape(told + go_on)):
+        train(corpus, out, overrides=SMALL, listen=move)
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    done = seqtext.train(resume=moved, device="cpu")
     assert done.meta["scores"] == json.loads((trained / "meta.json").read_text(encoding="utf-8"))["scores"]
 
 
