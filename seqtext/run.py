@@ -204,6 +204,15 @@ def load_weights(folder: Path, module: nn.Module) -> dict[str, str]:
     return about
 
 
+def check_there(folder: Path) -> None:
+    """Raises `RunError` where a run's folder has gone while it was trained, before any of it is made anew."""
+    if not (folder / "recipe.toml").is_file():
+        raise RunError(
+            f"{folder}: gone since the training began (no recipe.toml in it); nothing more is written there. If it was "
+            "moved, go on with --resume and the folder's new name"
+        )
+
+
 def computing(run: Run, module: nn.Module, device: torch.device) -> nn.Module:
     """The module of a run, loaded, as it predicts on `device`: an exported one in the format of its export.
 

@@ -276,11 +276,11 @@ def _train(
                 log = MetricsLog(folder, resumed_at=at, tensorboard=tensorboard) if group.first else None
             elif isinstance(event, Evaluated) and event.best and group.first:
                 about = {"step": str(event.step), task.goal.key: repr(event.best_score)}
-                _check_there(folder)
+                runs.check_there(folder)
                 runs.save_weights(folder, module, about)
             assert run is not None
             if group.first and isinstance(event, EpochEnded | Finished):
-                _check_there(folder)
+                runs.check_there(folder)
             _record(log, event)
             if isinstance(event, EpochEnded) or (isinstance(event, Stepped) and every and event.step % every == 0):
                 _keep(folder, event, group)
@@ -316,17 +316,8 @@ def _keep(folder: Path, event: Stepped | EpochEnded, group: Processes) -> None:
     """Save a checkpoint, which all processes give their part of and the first one writes."""
     snapshot = event.snapshot()
     if group.first:
-        _check_there(folder)
+        runs.check_there(folder)
         save_checkpoint(folder / "checkpoints" / "last", snapshot)
-
-
-def _check_there(folder: Path) -> None:
-    """Raises `RunError` where a run's folder has gone while it was trained, before any of it is made anew."""
-    if not (folder / "recipe.toml").is_file():
-        raise RunError(
-            f"{folder}: gone since the training began (no recipe.toml in it); nothing more is written there. If it was "
-            "moved, go on with --resume and the folder's new name"
-        )
 
 
 def _unwritable(folder: Path, error: OSError) -> RunError:
