@@ -1,7 +1,7 @@
 """Speed of every task's main recipe: one table a task, without a download.
 
-    python scripts/bench.py [TASK ...] [--device cpu|cuda|auto] [--profile] [--quick] [--repeats 3] [--seconds 1]
-                            [--scale 1] [--threads N] [--json FILE]
+    python scripts/bench.py [TASK ...] [--device cpu|cuda|auto] [--graphs] [--profile] [--quick] [--repeats 3]
+                            [--seconds 1] [--scale 1] [--threads N] [--json FILE]
 
 Tasks are ner, sentiment, lm, translation and tree-sentiment; all, where none is named. Data are seeded and synthetic,
 with the lengths and word frequencies of the corpora that the recipes are for; random vectors of the same size stand
@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("tasks", metavar="TASK", nargs="*", help=f"of {', '.join(SUBJECTS)}; default: all")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
+    parser.add_argument("--graphs", action="store_true", help="record what a GPU is asked for (train.graphs = true)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, instead of speed")
     parser.add_argument("--quick", action="store_true", help="a short look: --repeats 2 --seconds 0.3 --scale 0.1")
     parser.add_argument("--repeats", type=measure.count, help="measurements of each figure (default 3)")
@@ -96,10 +97,14 @@ def run(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from seqtext.training.distributed import resolve_device
 
     device = str(resolve_device(arguments.device))
+    if arguments.graphs and device == "cpu":
+        raise InputError("--graphs: only a GPU records what it is asked for, and this is the cpu")
     os.environ["SEQTEXT_CACHE"] = str(scratch / "cache")
     # All of this first, as long as this process is small: see `measure.peak_memory`.
     prepared = {name: prepare(name, arguments, scratch / name, device) for name in names}
-    settings = measure.begin({"device": device, "repeats": arguments.repeats, "scale": arguments.scale})
+    settings = measure.begin(
+        {"device": device, "graphs": arguments.graphs, "repeats": arguments.repeats, "scale": arguments.scale}
+    )
     found: dict[str, Any] = {"settings": settings, "tasks": {}}
     for name, subject in prepared.items():
         told: dict[str, Any] = {"recipe": subject.subject.recipe}
@@ -132,7 +137,11 @@ def prepare(name: str, arguments: argparse.Namespace, folder: Path, device: str)
     folder.mkdir()
     data, figures = folder / "corpus", defaultdict(list)
     subject.write(data, arguments.scale)
-    changes = [f"data.source={json.dumps(str(data))}", "train.epochs=1"]
+    changes = [
+        f"data.source={json.dumps(str(data))}",
+        "train.epochs=1",
+        f"train.graphs={str(arguments.graphs).lower()}",
+    ]
     if subject.vectors:
         changes.append(f"data.words.vectors={json.dumps(str(write_vectors(data, folder / 'vectors.txt')))}")
     lines = subject.lines(data)

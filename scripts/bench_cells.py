@@ -7,7 +7,8 @@ A layer reads a batch of full length in one direction: rows, steps, inputs and s
 a forward and a backward pass, its input's gradient among them; prediction is the forward pass without any. Each repeat
 measures `lstm` and then a cell, in turn, in one process; a figure is the median over repeats of the ratio of the two,
 with the smallest and largest. With its options, a cell stands in a line of its own. Of `rnn` and `gru` there is also
-the ratio to torch's kernel, which a CPU uses for few states only.
+the ratio to torch's kernel, which a CPU uses for few states only. On a GPU, of cells that are loops there is what they
+gain by being recorded (`train.graphs`).
 """
 
 from __future__ import annotations
@@ -82,16 +83,19 @@ def speed(chosen: dict[str, tuple[str, dict[str, Any]]], arguments: argparse.Nam
     """Ratios of each line."""
     import torch
 
+    from seqtext.nn import graphs
     from seqtext.nn.cells import Cell, build_cell
+    from seqtext.nn.looped import Looped
 
     rows, steps, inputs, states = arguments.size
     x = torch.randn(rows, steps, inputs, device=arguments.device, requires_grad=True)
     figures: Figures = defaultdict(list)
     cast = torch.autocast(arguments.device.split(":")[0], torch.bfloat16, enabled=arguments.precision == "bf16")
 
-    def pair(cell: Cell) -> dict[str, Any]:
+    def pair(cell: Cell, *, recorded: bool = False) -> dict[str, Any]:
         def train() -> int:
             cell.train()
+            graphs.WANTED = recorded
             with cast:
                 output, _ = cell(x)
             output.float().sum().backward()
@@ -99,6 +103,7 @@ def speed(chosen: dict[str, tuple[str, dict[str, Any]]], arguments: argparse.Nam
 
         def predict() -> int:
             cell.eval()
+            graphs.WANTED = recorded
             with torch.inference_mode(), cast:
                 cell(x)
             return rows * steps
@@ -107,16 +112,19 @@ def speed(chosen: dict[str, tuple[str, dict[str, Any]]], arguments: argparse.Nam
 
     plain = pair(build_cell("lstm", inputs, states).to(arguments.device))
     for name, (cell, options) in chosen.items():
-        other = pair(build_cell(cell, inputs, states, options).to(arguments.device))
-        beside = {"lstm": plain}
+        layer = build_cell(cell, inputs, states, options).to(arguments.device)
+        other, beside = pair(layer), {"lstm": plain}
         if name in KERNELS:
             beside["torch's kernel"] = pair(build_cell(cell, inputs, states, {"kernel": "fused"}).to(arguments.device))
-        for called, usual in beside.items():
+        compared = [(name, called, usual, other) for called, usual in beside.items()]
+        if isinstance(layer, Looped) and arguments.device != "cpu":
+            compared.append((f"{name}, recorded", "as it stands", other, pair(layer, recorded=True)))
+        for line, called, usual, ours in compared:
             for what in usual:
-                works = [lasting(work, arguments.seconds) for work in (usual[what], other[what])]
+                works = [lasting(work, arguments.seconds) for work in (usual[what], ours[what])]
                 for _ in range(arguments.repeats):
                     theirs, own = measure.rate(works[0]), measure.rate(works[1])
-                    figures[f"{what}: {name} / {called}"].append(own / theirs)
+                    figures[f"{what}: {line} / {called}"].append(own / theirs)
                     if name == "lstm":
                         figures[f"{what}: lstm, tokens/s"].append(theirs)
     return figures

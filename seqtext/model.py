@@ -19,7 +19,7 @@ from seqtext.run import Run
 from seqtext.search.generate import Writing, WritingTask, Written, generate
 from seqtext.session import Overrides
 from seqtext.task import TranslatingTask, predict_all
-from seqtext.training.distributed import resolve_device, use_tensor_cores
+from seqtext.training.distributed import record, resolve_device, use_tensor_cores
 from seqtext.training.precision import resolve
 from seqtext.training.threads import limit_threads
 
@@ -189,6 +189,7 @@ def load(
         module = _together(opened, module, members[1:])
     limit_threads()
     use_tensor_cores()
+    record(opened.recipe.train.graphs and where.type != "cpu", where)  # a run that was recorded may be used anywhere
     choice = resolve(precision, where)
     precision = choice.precision if choice else precision
     if precision == "bf16" and isinstance(opened.task, TranslatingTask):

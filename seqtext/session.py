@@ -25,7 +25,7 @@ from seqtext.task import FilteringTask, Task, WarningTask
 from seqtext.training import precision, ridge
 from seqtext.training.checkpoint import load_checkpoint, save_checkpoint
 from seqtext.training.config import Ridge
-from seqtext.training.distributed import Devices
+from seqtext.training.distributed import Devices, record
 from seqtext.training.log import MetricsLog, check_tensorboard
 from seqtext.training.loop import EpochEnded, Evaluated, Event, Finished, Started, Stepped, fit
 from seqtext.training.processes import ALONE, Lost, Processes
@@ -54,9 +54,9 @@ class Filtered:
 
 Listener = Callable[[Event | Transferred | Doubted | Filtered | precision.Choice], None]
 Overrides = Sequence[str] | Mapping[str, Any]
-RESUMABLE = ("train.epochs", "train.patience")
-"""The only values that may change when a run goes on: they say when it ends. (A linear or cosine schedule, which knows
-the end from the start, then falls towards the new one.)"""
+RESUMABLE = ("train.epochs", "train.patience", "train.graphs")
+"""The only values that may change when a run goes on: they say when it ends, or how a device is asked for the same. (A
+linear or cosine schedule, which knows the end from the start, then falls towards the new one.)"""
 
 
 class Interrupted(InputError):
@@ -182,7 +182,11 @@ def _sent(task: Task | None, recipe: Recipe, group: Processes) -> Task:
 def settled(
     recipe: Recipe, device: torch.device, *, group: Processes = ALONE
 ) -> tuple[Recipe, precision.Choice | None]:
-    """The recipe as a run keeps it, where what depends on the machine is decided for good; and what was chosen."""
+    """The recipe as a run keeps it, where what depends on the machine is decided for good; and what was chosen.
+
+    Raises `DeviceError` where the device cannot do what the recipe asks for.
+    """
+    record(recipe.train.graphs, device)
     found = group.tell(precision.resolve(recipe.train.precision, device) if group.first else None)
     if found is None:
         return recipe, None

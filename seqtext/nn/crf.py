@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqtext.nn import crf_decode, crf_sum
+from seqtext.nn import crf_decode, crf_sum, graphs
 from seqtext.nn.crf_sum import Potentials
 
 Allowed = Tensor | Sequence[bool] | Sequence[Sequence[bool]]
@@ -84,7 +84,11 @@ class CRF(nn.Module):
 
     def nll(self, logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
         """(B,) negative log-likelihood of `labels` (B,T) int64, in nats; inf where they break a constraint."""
-        return _narrow(self._log_partition(self._potentials(logits, lengths), _with_a_step(labels)), logits)
+        if graphs.wanted(logits):
+            (found,) = self._recorded(self._losses, logits, lengths, labels)
+        else:
+            (found,) = self._losses(logits, lengths, labels)
+        return _narrow(found, logits)
 
     @torch.no_grad()
     def viterbi(self, logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,8 +106,10 @@ class CRF(nn.Module):
             number = _with_a_step(number).detach()
             found = crf_decode.viterbi_arrays(number.numpy(), start, transitions, end, lengths.numpy())
             scores, paths = map(torch.from_numpy, found)
+        elif graphs.wanted(logits):
+            scores, paths = self._recorded(self._best, logits, lengths)
         else:
-            scores, paths = crf_decode.viterbi(self._potentials(logits, lengths))
+            scores, paths = self._best(logits, lengths)
         return scores, paths[:, : logits.size(1)]
 
     @torch.no_grad()
@@ -170,6 +176,20 @@ class CRF(nn.Module):
         within = total[rows, ends - 1] - total[rows, starts] + inside[rows, starts]
         within = within.masked_fill(broken[rows, ends - 1] > broken[rows, starts], -torch.inf)
         return _narrow((before + within + after - m.log_partition[rows]).exp().clamp(max=1.0), logits)
+
+    def _losses(self, logits: Tensor, lengths: Tensor, labels: Tensor) -> list[Tensor]:
+        return [self._log_partition(self._potentials(logits, lengths), _with_a_step(labels))]
+
+    def _best(self, logits: Tensor, lengths: Tensor) -> list[Tensor]:
+        return list(crf_decode.viterbi(self._potentials(logits, lengths)))
+
+    def _recorded(self, body: graphs.Body, logits: Tensor, lengths: Tensor, *labels: Tensor) -> list[Tensor]:
+        """`body` by a recording; sentences that fill it up are empty."""
+        self._check(logits, lengths)
+        lengths = lengths.to(logits.device, non_blocking=True)
+        rows, time = map(graphs.room, logits.shape[:2])
+        shapes = [(rows, time, logits.size(2)), (rows,), *((rows, time) for _ in labels)]
+        return [each[: len(logits)] for each in graphs.run(self, body, (logits, lengths, *labels), shapes)]
 
     def _check(self, logits: Tensor, lengths: Tensor) -> None:
         if logits.dim() != 3 or logits.size(-1) != self.num_labels:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.errors import InputError
+from seqtext.nn import graphs
 from seqtext.nn.cells import Cell, State, zero_state
 from seqtext.nn.condition import Condition, Conditioning
 from seqtext.nn.dropout import LockedDropout
@@ -224,6 +225,9 @@ class LanguageModel(nn.Module):
 
     def step(self, tokens: Tensor, state: Any = None, labels: Tensor | None = None) -> tuple[Tensor, list[State]]:
         """tokens (N,) int64 -> what the next token is predicted from (N, O), state."""
+        return graphs.step(self, self._step, tokens, state, labels)
+
+    def _step(self, tokens: Tensor, state: Any, labels: Tensor | None) -> tuple[Tensor, list[State]]:
         hidden = self(tokens.unsqueeze(1), state, labels)
         return hidden.outputs[:, 0], hidden.carry
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from seqtext.nn import graphs
 from seqtext.nn.cell import Cell, State, last_of, zero_state
 from seqtext.nn.matrix import Matrix
 from seqtext.nn.products import tanh
@@ -56,7 +57,15 @@ class Stepped(Cell):
         """What `forward` gives, step by step."""
         number = torch.promote_types(x.dtype, torch.float32)
         start = tuple(part.to(number) for part in (zero_state(self, x) if state is None else state))
-        return self.ended(self.parts_of(x.transpose(0, 1), start), start, x, lengths)
+        turned = x.transpose(0, 1)
+        if len(turned) > 1 and graphs.wanted(x):
+            time, rows = map(graphs.room, turned.shape[:2])
+            shapes = [(time, rows, x.size(2)), *((rows, part.size(1)) for part in start)]
+            parts = [
+                part[: len(turned), : len(x)] for part in graphs.run(self, self._recorded, (turned, *start), shapes)
+            ]
+            return self.ended(parts, start, x, lengths)
+        return self.ended(self.parts_of(turned, start), start, x, lengths)
 
     def ended(
         self, parts: Sequence[Sequence[Tensor] | Tensor], start: State, x: Tensor, lengths: Tensor | None
@@ -78,6 +87,10 @@ class Stepped(Cell):
             now, _ = self.stepped(step, now, uses)
             steps.append(now)
         return list(zip(*steps))
+
+    def _recorded(self, x: Tensor, *start: Tensor) -> list[Tensor]:
+        """`parts_of`, each part as one tensor (T, B, H)."""
+        return [_stacked(part) for part in self.parts_of(x, start)]
 
     def stepped(self, given: Tensor, old: State, uses: Sequence[Any]) -> tuple[State, Any]:
         """`advance` and zoneout: each unit keeps its last value by chance; at prediction, the mean of what could be."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqtext.config import Config
 from seqtext.errors import InputError
+from seqtext.nn import graphs
 from seqtext.nn.cells import CELLS
 from seqtext.nn.decoder import Decoded, DecoderConfig, DecoderState, Memory, RecurrentDecoder
 from seqtext.nn.dropout import LockedDropout, WordDropout
@@ -128,6 +129,8 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """source (B, S) int64, lengths (B,) on the CPU -> what the decoder knows of it."""
+        if not torch.is_grad_enabled() and graphs.wanted(source):  # few lengths, so that recorded steps are used again
+            source = nn.functional.pad(source, (0, graphs.room(source.size(1)) - source.size(1)))
         x = self.input_dropout(self.word_dropout(self.source_embedding(source)))
         states, _ = self.encoder(x, lengths, with_state=False)
         real = States(states, lengths).real()  # (B, S, 1)
@@ -172,6 +175,9 @@ class Seq2Seq(nn.Module):
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
         """tokens (N,) int64 -> what the next token is predicted from (N, E), state."""
+        return graphs.step(self, self._step, tokens, state, memory)
+
+    def _step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
         output, state = self.decoder.step(self.target_embedding(tokens), memory, state)
         return self.output_norm(output), state
 

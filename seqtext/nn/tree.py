@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqtext.nn import graphs
+
 
 class Forest(NamedTuple):
     """B trees of N nodes, M of them leaves, from the deepest level up: `data.forest.Schedule` as tensors."""
@@ -96,5 +98,47 @@ class TreeCell(nn.Module):
 
     def forward(self, x: Tensor, forest: Forest) -> Tensor:
         """Leaves' vectors x (M, D) -> outputs of all nodes (N, H), in the order of `forest`."""
-        states = grow(self.plant(x), forest, self.composer())
+        leaves, levels = self.plant(x), forest.levels
+        recorded = len(levels) > 1 and graphs.wanted(leaves)
+        states = self._recorded(leaves, forest) if recorded else grow(leaves, forest, self.composer())
         return states[:, : self.output_size]
+
+    def _recorded(self, leaves: Tensor, forest: Forest) -> Tensor:
+        """`grow` by a recording, in which all levels have as many places, some of them for nothing.
+
+        A node of a level is one of the parents computed there, or one of its leaves, which have places of their own.
+        """
+        counts = torch.tensor(forest.levels)  # (L, 2): nodes and inner nodes, on the CPU, as all that is made of them
+        depth, width = graphs.room(len(counts)), graphs.room(int(counts[:, 0].max()))
+        parents = self._parents(width)
+        found = [_places(counts[:, 0], width), _places(counts[:, 0] - counts[:, 1], width)]
+        found.append(counts[:, 1].repeat_interleave(counts[:, 0]))  # inner nodes of the level of each node
+        sizes = list(map(len, found))
+        nodes, of_leaves, inner = torch.cat(found).to(leaves.device, non_blocking=True).split(sizes)
+        weave = torch.where(forest.weave < inner, forest.weave, forest.weave - inner + parents)
+        # Places for nothing read the first leaf's, and as children have a parent that is none either.
+        weaves = weave.new_full((depth * width,), parents).index_copy(0, nodes, weave)
+        owners = weave.new_full((depth * width,), parents - 1).index_copy(0, nodes[: len(forest.owners)], forest.owners)
+        placed = leaves.new_zeros(depth * width, leaves.size(1)).index_copy(0, of_leaves, leaves)
+        given = [each.unflatten(0, (depth, width)) for each in (placed, weaves, owners)]
+        (states,) = graphs.run(self, self._levels, given, [each.shape for each in given])
+        return states.flatten(0, 1).index_select(0, nodes)
+
+    def _levels(self, leaves: Tensor, weaves: Tensor, owners: Tensor) -> list[Tensor]:
+        """Leaves (L, W, S), weaves and owners (L, W) -> states (L, W, S)."""
+        compose, states = self.composer(), [leaves[0]]
+        parents = self._parents(leaves.size(1))
+        for own, weave, owner in zip(leaves[1:].unbind(), weaves[1:].unbind(), owners[:-1].unbind()):
+            inner = compose(states[-1], Parents(parents, owner))
+            states.append(torch.cat([inner, own]).index_select(0, weave))
+        return [torch.stack(states)]
+
+    def _parents(self, width: int) -> int:
+        """The most nodes that so many children have."""
+        return width // 2 if self.binary else width
+
+
+def _places(counts: Tensor, width: int) -> Tensor:
+    """Things that levels have, (L,) of them -> where each is, of `width` places a level, (sum of counts,)."""
+    starts = torch.arange(len(counts)) * width - (counts.cumsum(0) - counts)
+    return torch.arange(int(counts.sum())) + starts.repeat_interleave(counts)

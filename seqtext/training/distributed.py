@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtext.errors import DeviceError
+from seqtext.nn import graphs
 from seqtext.task import Loss, Task, predict_all
 from seqtext.training.precision import resolve
 from seqtext.training.processes import ALONE, Processes, watched
@@ -43,6 +44,16 @@ def use_tensor_cores() -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+
+
+def record(wanted: bool, device: torch.device) -> None:
+    """Record passes from now on, or no longer. Raises `DeviceError` for a device that cannot."""
+    if wanted and device.type not in graphs.RECORDERS:
+        raise DeviceError(
+            f"train.graphs = true: only a GPU records what it is asked for, and training is on {device.type} here; "
+            "set train.graphs=false"
+        )
+    graphs.WANTED = wanted
 
 
 class Devices:

@@ -35,6 +35,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "here"
 
 
+@pytest.mark.parametrize("words", [["train", "ner"], ["check", "ner"]])
+def test_a_cpu_records_nothing(refused, folder, words):
+    told = refused(*words, "train.graphs=true", "--device", "cpu")
+    assert told == (
+        "train.graphs = true: only a GPU records what it is asked for, and training is on cpu here; "
+        "set train.graphs=false"
+    )
+    assert made(folder) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

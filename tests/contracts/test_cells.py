@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqtext.config import parse
 from seqtext.errors import ConfigError
-from seqtext.nn import fused
+from seqtext.nn import fused, graphs
 from seqtext.nn.cells import CELLS, Cell, State, build_cell, zero_state
 from seqtext.nn.clockwork import Clockwork
 from seqtext.nn.fused import Fused
@@ -152,6 +152,47 @@ def test_the_ways_of_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(name: str, 
     states.square().sum().backward()
     close(found, states)
     close(gradients, [each.grad for each in (x, *cell.parameters())])
+
+
+def passed(cell: Cell, x: Tensor, *state: Tensor) -> list[Tensor]:
+    """On the CPU: states, the last ones and, where autograd notes them, gradients of all that these hang on."""
+    states, end = cell(x, state)
+    found, sources = [states, *end], [each for each in (x, *state, *cell.parameters()) if each.requires_grad]
+    if torch.is_grad_enabled():
+        total = torch.stack([part.square().sum() for part in found]).sum()
+        found += [each for each in torch.autograd.grad(total, sources, allow_unused=True) if each is not None]
+    return [each.cpu() for each in found]
+
+
+@each_cell
+def test_recorded_passes_are_those_of_the_cell(
+    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]
+) -> None:
+    """Of two batches by turns, the weights others each time; units that are drawn are those of the first passes."""
+    monkeypatch.setattr(graphs, "WANTED", True)
+    cell, x, state = make(name, options)
+    cell.train().weight_dropout = 0.25 if cell.deepens else 0.0
+    batches = [(x, *state), (-x[:3, :4], *(part[2:] for part in state))]
+    drawn, first, starts = "zoneout" in str(options), list[list[Tensor]](), list[int]()
+    with stand_in() as seen:
+        there = moved(cell)
+        for turn in range(6):
+            given, before = batches[turn % 2], seen.starts
+            torch.manual_seed(turn % 2)
+            found = passed(there, *(Elsewhere(part.clone()).requires_grad_() for part in given))
+            starts.append(seen.starts - before)
+            if isinstance(cell, Looped) and turn:  # both batches are filled up to the same shape
+                assert seen.replays == 2 * turn
+                assert turn == 1 or starts[-1] < starts[0] / 2
+            torch.manual_seed(turn % 2)
+            first.append(found)
+            close(found, first[turn % 2] if drawn else passed(cell, *(part.clone().requires_grad_() for part in given)))
+            for weight in () if drawn else (*cell.parameters(), *there.parameters()):
+                weight.data.mul_(1.1)
+        cell.eval(), there.eval()
+        with torch.no_grad():
+            for given in (batches[0], batches[1]) * 3:
+                close(passed(there, *map(Elsewhere, given)), passed(cell, *given))
 
 
 @each_cell

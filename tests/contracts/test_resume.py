@@ -229,8 +229,8 @@ def test_what_a_run_computes_cannot_change_midway(run):
         seqtext.train(resume=run, overrides=["train.optimizer.lr=1", "train.epochs=9", "model.dropout=0.1"])
     assert str(caught.value).splitlines() == [
         f"--resume {run}: 2 faults",
-        "  train.optimizer.lr: fixed when a run goes on; only train.epochs, train.patience can change",
-        "  model.dropout: fixed when a run goes on; only train.epochs, train.patience can change",
+        "  train.optimizer.lr: fixed when a run goes on; only train.epochs, train.patience, train.graphs can change",
+        "  model.dropout: fixed when a run goes on; only train.epochs, train.patience, train.graphs can change",
     ]
     with pytest.raises(ConfigError, match=r"train\.epochs: expected a valid integer, got 'many'"):
         seqtext.train(resume=run, overrides=["train.epochs=many"])

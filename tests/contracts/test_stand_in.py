@@ -51,3 +51,37 @@ def test_kernels_are_counted_and_views_are_none() -> None:
         x = torch.zeros(2, 3, device=DEVICE)
         assert kernels(seen, lambda: (x + 1).sigmoid_()) == 2
         assert kernels(seen, lambda: x.t()[1:].unsqueeze(0)) == 0
+
+
+def test_a_recording_is_a_gpus() -> None:
+    """Nothing is computed before a replay, which draws its own numbers; memory that no one refers to is another's."""
+    with stand_in() as seen:
+        x, lost = Elsewhere(torch.ones(3)), list[Tensor]()
+
+        def body() -> Elsewhere:
+            between: Any = x * 2
+            lost.append(between.here)
+            return between + torch.rand(3, device=DEVICE)  # type: ignore[no-any-return]
+
+        torch.manual_seed(3)
+        found, replay = seen.record(body)
+        assert found.here.isnan().all()
+        starts = seen.starts
+        replay()
+        assert lost[0].isnan().all() and seen.starts - starts == seen.replays == 1
+        torch.manual_seed(3)
+        torch.testing.assert_close(found.here, 2 + torch.rand(3))
+        x.mul_(5.0)
+        replay()
+        assert (found.here >= 10).all()
+
+
+@pytest.mark.parametrize(
+    "use", [lambda x: x.sum().item(), lambda x: x + torch.ones(3).to(DEVICE, non_blocking=True), lambda x: x.nonzero()]
+)
+def test_what_a_gpu_refuses_while_it_is_recorded_is_an_error(use: Callable[[Tensor], Any]) -> None:
+    with stand_in() as seen:
+        x = Elsewhere(torch.arange(3.0))
+        with pytest.raises(RuntimeError, match="not while it is recorded"):
+            seen.record(lambda: use(x))
+        assert seen.record(lambda: x * 2)[1] is not None  # which is over

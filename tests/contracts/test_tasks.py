@@ -20,6 +20,7 @@ from torch import nn
 
 from seqtext import api, recipe, session
 from seqtext.errors import DataError
+from seqtext.nn import graphs
 from seqtext.recipe import Recipe
 from seqtext.task import predict_all, to_device
 from seqtext.tasks import TASKS
@@ -275,11 +276,18 @@ def test_bf16_trains_and_predicts_as_float32_does_but_for_its_rounding(trained: 
 
 WAITS = {"tree-sentiment": ("cky.py", "span_parser.py")}
 """Files whose code a GPU has to be waited for in training: a parser's chart is searched on the CPU."""
+RECORDED = {"ner", "tree-sentiment"}
+"""Tasks that have passes to record: a CRF, levels of trees. The recipes' cells are kernels."""
 
 
-def test_the_ways_of_a_gpu_train_as_the_cpu_does_and_wait_for_nothing(trained: Trained) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_ways_of_a_gpu_train_as_the_cpu_does_and_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, trained: Trained, recorded: bool
+) -> None:
+    monkeypatch.setattr(graphs, "WANTED", recorded)
     task, encoded = trained.model.task, trained.model.task.encode(trained.splits["train"])
-    values = {"epochs": 1, "batch_tokens": 400, "log_every": 100, "optimizer": {"name": "adam", "lr": 0.001}}
+    steps = 9 if recorded else 3  # shapes come again
+    values = {"epochs": 9, "batch_tokens": 400, "log_every": 100, "optimizer": {"name": "adam", "lr": 0.001}}
     config = TrainConfig.model_validate(values | {"average": {"name": "exponential"}})
     torch.manual_seed(4)
     start = task.build(trained.recipe.model)
@@ -287,9 +295,9 @@ def test_the_ways_of_a_gpu_train_as_the_cpu_does_and_wait_for_nothing(trained: T
     def train(module: nn.Module, devices: Devices) -> list[torch.Tensor]:
         torch.manual_seed(5)
         for event in fit(task, module, encoded, None, config, devices=devices, seed=1):
-            if event.step == 3:
+            if event.step == steps:
                 return [parameter.detach() for parameter in module.parameters()]
-        raise AssertionError("fewer than three steps")
+        raise AssertionError(f"fewer than {steps} steps")
 
     expected = train(copy.deepcopy(start), Devices(CPU))
     with stand_in() as seen:
@@ -301,23 +309,34 @@ def test_the_ways_of_a_gpu_train_as_the_cpu_does_and_wait_for_nothing(trained: T
             assert one.device == DEVICE
             torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-6)
             assert not torch.equal(other, before)
+    waits = [wait for wait in waits if "/progress.py:" not in wait]  # of the ends of epochs
+    assert bool(seen.replays) == (recorded and task.name in RECORDED)
     allowed = WAITS.get(task.name, ())
     assert [wait for wait in waits if not any(f"/{file}:" in wait for file in allowed)] == []
     assert bool(waits) == bool(allowed), "waits for less than it says: mend WAITS, and what docs/performance.md says"
 
 
-def test_the_ways_of_a_gpu_predict_as_the_cpu_does(trained: Trained) -> None:
-    task, dataset = trained.model.task, trained.splits["valid"].select(range(12))
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_ways_of_a_gpu_predict_as_the_cpu_does(
+    monkeypatch: pytest.MonkeyPatch, trained: Trained, recorded: bool
+) -> None:
+    monkeypatch.setattr(graphs, "WANTED", recorded)
+    task, dataset = trained.model.task, trained.splits["valid"].select(range(6 if recorded else 12))
     encoded = task.encode(dataset)
-    with stand_in():
-        found = predict_all(task, moved(trained.model.module), encoded, task.batches(encoded, tokens=100), DEVICE)
+    with stand_in() as seen:
+        there = moved(trained.model.module)
+        for _ in range(2 if recorded else 1):
+            found = predict_all(task, there, encoded, task.batches(encoded, tokens=100), DEVICE)
+    assert bool(seen.replays) == (recorded and task.name in RECORDED | {"translation"})  # the steps of its search
     close_predictions(found, predictions(trained, dataset, tokens=100))
 
 
 @pytest.mark.gpu
-def test_a_gpu_computes_what_the_cpu_does(trained: Trained) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_gpu_computes_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch, trained: Trained, recorded: bool) -> None:
     dataset = trained.splits["valid"]
     task, there = trained.model.task, api.load(trained.folder, device="cuda")
+    monkeypatch.setattr(graphs, "WANTED", recorded)  # loading a run says what its recipe does
     encoded = task.encode(dataset)
     total = sum(
         task.loss(there.module, to_device(batch, there.device)).total.item()
@@ -331,9 +350,12 @@ def test_a_gpu_computes_what_the_cpu_does(trained: Trained) -> None:
 
 
 @pytest.mark.gpu
-def test_two_steps_on_a_gpu_are_those_of_the_cpu(trained: Trained) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_steps_on_a_gpu_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch, trained: Trained, recorded: bool) -> None:
+    monkeypatch.setattr(graphs, "WANTED", recorded)
     task, encoded = trained.model.task, trained.model.task.encode(trained.splits["train"])
-    values = {"epochs": 1, "batch_tokens": 400, "clip": 0.0, "optimizer": {"name": "sgd", "lr": 0.1}}
+    steps = 6 if recorded else 2
+    values = {"epochs": steps, "batch_tokens": 400, "clip": 0.0, "optimizer": {"name": "sgd", "lr": 0.1}}
     changes = []
     for device in (CPU, torch.device("cuda")):
         torch.manual_seed(4)
@@ -341,7 +363,7 @@ def test_two_steps_on_a_gpu_are_those_of_the_cpu(trained: Trained) -> None:
         before = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
         config = TrainConfig.model_validate(values)
         for event in fit(task, module, encoded, None, config, devices=Devices(device), seed=1):
-            if event.step == 2:
+            if event.step == steps:
                 break
         changes.append((torch.nn.utils.parameters_to_vector(module.parameters()).detach() - before).cpu())
     # Products of ten bits on the GPU: a thousandth each.

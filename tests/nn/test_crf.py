@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torchcrf import CRF as OutsideCRF
 
-from seqtext.nn import crf_decode, crf_scan
+from seqtext.nn import crf_decode, crf_scan, graphs
 from seqtext.nn.crf import CRF
 from tests.reference.enumerate_crf import EnumeratedChain
+from tests.reference.stand_in import Elsewhere, moved, stand_in
 
 LABELS = 4
 # O, B-x, I-x, B-y: I-x goes on from B-x or I-x only; no sentence ends in B-y, which has nothing to end with.
@@ -336,6 +337,30 @@ def test_wrong_shapes_are_named() -> None:
 
 
 @all_ways
+def test_recorded_losses_and_searches_are_those_of_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All batches are filled up to the same shape: what stood there before must not matter."""
+    monkeypatch.setattr(graphs, "WANTED", True)
+    batches = [random_batch(LABELS, lengths) for lengths in ([30, 1, 17, 2], [25], [26, 0, 31])]
+    crf = CRF(LABELS, **CONSTRAINTS)
+    with stand_in() as seen:
+        there = moved(crf)
+        for turn in range(7):
+            logits, labels, size = batches[turn % 3]
+            found = []
+            for one, to in ((crf, Tensor.clone), (there, Elsewhere)):
+                over = to(logits).requires_grad_()
+                losses = one.nll(over, to(labels), size)
+                gradients = torch.autograd.grad(
+                    (losses * to(torch.arange(1.0, 1 + len(size)))).sum(), [over, *one.parameters()]
+                )
+                found.append([each.cpu() for each in (losses, *gradients, *one.viterbi(over, size))])
+            for one, other in zip(*found):
+                close(other, one)
+            for weight in (*crf.parameters(), *there.parameters()):
+                weight.data.mul_(1.1)
+        assert seen.replays == 3 * 6
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_same_and_never_waits_for_the_device() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ from torch import nn
 
 from seqtext.config import parse
 from seqtext.errors import ConfigError, InputError
+from seqtext.nn import graphs
 from seqtext.nn.decoder import Decoded
 from seqtext.nn.rnn import RecurrentConfig
 from seqtext.nn.seq2seq import InverseSigmoid, Linear, Seq2Seq, Seq2SeqConfig
+from seqtext.search.beam import Beam, Hypothesis, beam_search
 from seqtext.search.decoder import select
+from seqtext.tasks.translator import TranslationDecoder
+from tests.reference.stand_in import Elsewhere, moved, stand_in
 
 SOURCE_WORDS, TARGET_WORDS, START = 11, 9, 2
 LENGTHS = torch.tensor([4, 1, 6])
@@ -315,3 +320,39 @@ def test_an_encoder_forgets_unless_it_is_told_otherwise(options, bias):
         for cell in cells:
             assert cell.kernel.bias_ih_l0[3:6].tolist() == [bias] * 3
     assert module.decoder.lower.layers[0][0].options.forget_bias == 1.0
+
+
+OF_ONE_CELL = [case for case in CASES if case.get("encoder", {}).get("cell") not in ("rnn", "lstm")]
+
+
+@pytest.mark.parametrize("case", OF_ONE_CELL, ids=name)
+def test_searches_by_recorded_steps_find_what_others_do(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
+    module, (source, _, _) = make(case).double(), batch()
+    attending = module.decoder.attention is not None
+
+    def found(module: Seq2Seq, to: Callable[[torch.Tensor], torch.Tensor]) -> list[list[Hypothesis]]:
+        memory, first = module.encode(to(source), LENGTHS), to(torch.full((3,), START))
+        return beam_search(
+            TranslationDecoder(module),
+            module.start(memory),
+            first,
+            settings=Beam(size=3, nbest=3),
+            eos=3,
+            max_length=torch.tensor([9, 4, 12]),
+            min_length=torch.tensor([7, 3, 10]),
+            memory=memory,
+            attention=attending,
+        )
+
+    expected = found(module, torch.Tensor.clone)
+    monkeypatch.setattr(graphs, "WANTED", True)
+    with stand_in() as seen:
+        there = moved(module)
+        for _ in range(2):
+            for ours, theirs in zip(found(there, Elsewhere), expected, strict=True):
+                for one, other in zip(ours, theirs, strict=True):
+                    assert one.tokens == other.tokens and one.ended == other.ended
+                    close(one.log_probability, other.log_probability)
+                    if one.attention is not None and other.attention is not None:
+                        close(one.attention.cpu()[:, : source.size(1)], other.attention)
+        assert seen.replays >= 15

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from seqtext.data.forest import Trees, chosen, completed, planted, schedule
+from seqtext.nn import graphs
 from seqtext.nn.shared import Shared
 from seqtext.nn.tree import Forest, Parents, grow
 from seqtext.nn.tree_cells import TREE_CELLS, build_tree_cell
 from seqtext.nn.tree_classifier import TreeClassifierConfig
 from tests.reference import trees as reference
+from tests.reference.stand_in import Elsewhere, moved, stand_in
 
 Node = Any
 
@@ -120,6 +122,40 @@ def test_a_forest_is_what_its_nodes_are_one_at_a_time(name: str, forest: str) ->
         # A composition that a forest of leaves never uses has no gradient there.
         pair = [torch.zeros_like(parameter) if one is None else one for one in (gradient, parameter.grad)]
         torch.testing.assert_close(*pair, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", TREE_CELLS)
+@pytest.mark.parametrize("weight_dropout", [0.0, 0.5])
+def test_recorded_levels_are_those_of_the_forests(
+    monkeypatch: pytest.MonkeyPatch, name: str, weight_dropout: float
+) -> None:
+    """Forests of several shapes by turns, which fill the same recordings up, the weights others each time."""
+    monkeypatch.setattr(graphs, "WANTED", True)
+    torch.manual_seed(1)
+    cell_config = {"name": name, "hidden_size": 5, "weight_dropout": weight_dropout}
+    config: Any = TreeClassifierConfig.model_validate({"cell": cell_config}).cell
+    cell = build_tree_cell(4, config).double()
+    forests = [FORESTS["random"], FORESTS["random"][:5], FORESTS["leaves"], FORESTS["one leaf"]]
+    forests += [] if cell.binary else [WIDE["mixed"], WIDE["unary"]]
+    with stand_in() as seen:
+        there = moved(cell)
+        for turn in range(3 * len(forests)):
+            trees = forests[turn % len(forests)]
+            forest, _ = as_forest(as_arrays(trees), 12)
+            x = torch.randn(len(forest.leaves), 4, dtype=torch.double)
+            found = []
+            for one, to in ((cell, Tensor.clone), (there, Elsewhere)):
+                over = to(x).requires_grad_()
+                torch.manual_seed(turn)
+                states = one(over, Forest(*map(to, forest[:-1]), forest.levels))
+                gradients = torch.autograd.grad(
+                    states.square().sum(), [over, *one.parameters()], materialize_grads=True
+                )
+                found.append([each.cpu() for each in (states, *gradients)])
+                for weight in one.parameters():
+                    weight.data.mul_(1.01)
+            torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+        assert seen.replays > len(forests)
 
 
 def one_by_one(cell: Any, name: str, x: Tensor, tree: Node) -> list[tuple[Node, Tensor]]:

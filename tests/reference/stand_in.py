@@ -6,11 +6,16 @@ program wait for a GPU is noted: reading a value, copies that do not let it go o
 the kernels that it would start.
 
 Torch's recurrent kernels, one start each as they are on a GPU, are the CPU's.
+
+What it is asked for can be recorded (`record`), as a GPU's graphs record it: a replay does the same to the same memory,
+whatever the program holds by then; memory that nothing of the program referred to when the recording ended is another's
+by the next time; and what a GPU would refuse meanwhile is an error.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from seqtext.nn import fused
+from seqtext.nn import fused, graphs
 
 try:
     from torch.utils import backend_registration as registration
@@ -121,6 +126,13 @@ class Seen(TorchDispatchMode):
         """Kernels by their names."""
         self.waits: list[str] = []
         """What the program had to wait for, and where it stood."""
+        self.tape: list[Callable[[], None]] | None = None
+        """While it is recorded: each operation again, its result in the place of the first one's."""
+        self.made: list[tuple[Any, Tensor]] = []
+        """What these gave, and who knows whether the program holds it."""
+        self.fresh: set[int] = set()
+        """Memory that came with it."""
+        self.replays = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -141,20 +153,78 @@ class Seen(TorchDispatchMode):
                 raise RuntimeError(
                     f"{func}: tensors of two devices, one of them {tuple(strangers[0].shape)} on the CPU"
                 )
-        self._note(func, args, kwargs)
-        inside = {**tree_map(_here, kwargs), **({"device": "cpu"} if made_there else {})}
+        waited = self._note(func, args, kwargs)
+        given, inside = tree_map(_here, args), {**tree_map(_here, kwargs), **({"device": "cpu"} if made_there else {})}
         if inside.get("pin_memory"):
             inside["pin_memory"] = False
-        found = func(*tree_map(_here, args), **inside)
+        found = func(*given, **inside)
+        if self.tape is not None:
+            if waited or (func in COPIES and any(not isinstance(each, Elsewhere) for each in tensors)):
+                raise RuntimeError(f"{func}: not while it is recorded: {_where()}")
+            self._tape(func, given, inside, found)
         back = func is aten._to_copy.default and not made_there and kwargs.get("device") is not None
         back |= func is aten.copy_.default and not isinstance(args[0], Elsewhere)
         if back:  # fresh, also where a copy to where it is in truth is none
             return found
         if func in MIXED:
             return _there(found[0]), found[1]
-        return return_and_correct_aliasing(func, args, kwargs, tree_map_only(Tensor, _there, found))
+        there = return_and_correct_aliasing(func, args, kwargs, tree_map_only(Tensor, _there, found))
+        if self.tape is not None:
+            self._hold(there)
+        return there
 
-    def _note(self, func: Any, args: Any, kwargs: Any) -> None:
+    def kernel(self, kernel: Callable[..., Any], args: Any) -> Any:
+        """A recurrent kernel while it is recorded, which is done here without a gradient only."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("a recurrent kernel is recorded with its gradient")
+        given = tree_map(_here, args)
+        found = kernel(*given)
+        self._tape(kernel, given, {}, found)
+        there = tuple(map(Elsewhere, found))
+        self._hold(there)
+        return there
+
+    def _hold(self, there: Any) -> None:
+        found = [leaf for leaf in tree_leaves(there) if isinstance(leaf, Elsewhere)]
+        self.made += [(torch._C._WeakTensorRef(leaf), leaf.here) for leaf in found]
+
+    def _tape(self, func: Any, args: Any, kwargs: Any, found: Any) -> None:
+        """Note an operation on tensors that are here, and what it gave."""
+        assert self.tape is not None
+        given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        fresh = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and _memory(leaf) not in given]
+        self.fresh |= set(map(_memory, fresh))
+
+        def again() -> None:
+            results = [leaf for leaf in tree_leaves(func(*args, **kwargs)) if isinstance(leaf, Tensor)]
+            for old, new in zip(fresh, [each for each in results if _memory(each) not in given]):
+                old.copy_(new)
+
+        self.tape.append(again)
+
+    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """A `graphs.Recorder`."""
+        self.tape, self.made, self.fresh = [], [], set()
+        try:
+            with torch.random.fork_rng(devices=[]):  # on a GPU nothing is drawn yet either
+                found = run()
+            tape, made = self.tape, [each for each in self.made if _memory(each[1]) in self.fresh]
+        finally:
+            self.tape, self.made = None, []
+        held = {_memory(here) for leaf, here in made if not leaf.expired()}
+        others = [here for _, here in made if _memory(here) not in held]
+
+        def replay() -> None:
+            self.replays += 1
+            self.started["graph"] += 1
+            for again in tape:
+                again()
+            _spoil(others)
+
+        _spoil([here for _, here in made])  # nor anything computed
+        return found, replay
+
+    def _note(self, func: Any, args: Any, kwargs: Any) -> bool:
         waits = func in WAITING
         if func in COPIES:
             blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
@@ -170,6 +240,7 @@ class Seen(TorchDispatchMode):
         views = any(ret.alias_info is not None and not ret.alias_info.is_write for ret in func._schema.returns)
         if not views and func not in FREE:
             self.started[str(func)] += 1
+        return waits
 
     @property
     def starts(self) -> int:
@@ -184,6 +255,16 @@ def _there(value: Tensor) -> Tensor:
     return value if isinstance(value, Elsewhere) else Elsewhere(value)
 
 
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _spoil(tensors: list[Tensor]) -> None:
+    """Leave something else in them."""
+    for tensor in tensors:
+        tensor.fill_(math.nan if tensor.is_floating_point() else 1)
+
+
 def _where() -> str:
     """The innermost line of the package that runs."""
     lines = [frame for frame in traceback.extract_stack() if "/seqtext/" in frame.filename.replace("\\", "/")]
@@ -195,9 +276,15 @@ def stand_in() -> Iterator[Seen]:
     """Within, there is such a device, `DEVICE`; outside, its tensors can only be held. Skips where torch has no way."""
     if register is None:
         pytest.skip(f"torch {torch.__version__} lets no device be written in Python")
-    functions = {name: _kernel(kernel) for name, kernel in fused.FUNCTIONS.items()}
-    modules = {name: _kernel(getattr(torch._VF, name)) for name in KERNELS}
-    with mock.patch.dict(fused.FUNCTIONS, functions), mock.patch.multiple(torch._VF, **modules), Seen() as seen:
+    seen = Seen()
+    functions = {name: _kernel(kernel, seen) for name, kernel in fused.FUNCTIONS.items()}
+    modules = {name: _kernel(getattr(torch._VF, name), seen) for name in KERNELS}
+    with (
+        mock.patch.dict(fused.FUNCTIONS, functions),
+        mock.patch.multiple(torch._VF, **modules),
+        seen,
+        mock.patch.dict(graphs.RECORDERS, {DEVICE.type: seen.record}),
+    ):
         torch._C._set_only_lift_cpu_tensors(True)  # or torch.tensor(..., device=DEVICE) does not come by
         try:
             # Nor can tensors like these be made in inference mode: there is none within.
@@ -228,12 +315,14 @@ def moved(module: nn.Module) -> nn.Module:
     return there
 
 
-def _kernel(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _kernel(kernel: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     """A recurrent kernel that takes tensors of the stand-in too."""
 
     def run(*args: Any) -> Any:
         if not any(isinstance(leaf, Elsewhere) for leaf in tree_leaves(args)):
             return kernel(*args)
+        if seen.tape is not None:
+            return seen.kernel(kernel, args)
         return _Kernel.apply(kernel, args, *(leaf for leaf in tree_leaves(args) if isinstance(leaf, Elsewhere)))
 
     return run
