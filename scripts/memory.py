@@ -53,6 +53,9 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [task for task in given.tasks if task not in tiny.FILES]:
         parser.error(f"no task {unknown[0]!r}; the tasks: {', '.join(tiny.FILES)}")
+    for name, least in (("epochs", 2), ("sentences", READINGS)):
+        if (value := getattr(given, name)) < least and not (name == "sentences" and value == 0):
+            parser.error(f"--{name} {value}: growth is from one reading to a later one; expected {least} or more")
     readings: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="memory-") as name:
         scratch = Path(name)

@@ -8,8 +8,8 @@ that is drawn instead, since what writes files is soon over. One that ends befor
 compared and another begun. Cycles are shared out evenly between the tasks. After every kill the last checkpoint must
 load and be no older than the one before, and the weights must be finite. A run that ends must equal one that nothing
 interrupted: weights and checkpoint bit for bit, metrics without a step missing or doubled, predictions, facts, recipe,
-and no file left over, in the run or beside it. A fifth of the runs start with an empty data cache; a quarter of those
-that ended are resumed and killed once more.
+and no file left over, in the run or beside it. The last run of each task is killed no more and compared as well. A
+fifth of the runs start with an empty data cache; a quarter of those that ended are resumed and killed once more.
 
 Starting Python and torch takes longer than these trainings do. So all but --fresh of the cycles are processes forked
 from one that has imported everything and computed nothing; they run the command line itself
@@ -116,16 +116,18 @@ def one_task(place: Place, cycles: int, fresh: int, chance: random.Random) -> di
     faults: list[str] = []
     killed = runs = 0
     anew, again, step = True, False, -1
-    while killed < cycles:
+    while killed < cycles or not anew:  # the last run is killed no more, and compared
         if anew:
             shutil.rmtree(place.run.parent, ignore_errors=True)
             begun, anew, again, step = killed, False, False, -1
             if chance.random() < COLD:
                 shutil.rmtree(place.scratch / "cache", ignore_errors=True)
-        start = chance.random() < (fresh - phases[PHASES[-1]]) / (cycles - killed)
+        left = cycles - killed
+        start = left > 0 and chance.random() < (fresh - phases[PHASES[-1]]) / left
+        moment = draw(chance, statistics.median(took[start][-5:]), aimed=not start) if left else None
         began_one, resumed = time.perf_counter(), place.run.exists()
         try:
-            status, phase = train(place, start, draw(chance, statistics.median(took[start][-5:]), aimed=not start))
+            status, phase = train(place, start, moment)
             if status == -signal.SIGKILL:
                 killed += 1
                 phases[phase] += 1
@@ -137,7 +139,7 @@ def one_task(place: Place, cycles: int, fresh: int, chance: random.Random) -> di
                 took[start].append(time.perf_counter() - began_one)
             runs += 1
             in_a_copy(lambda: same(place.run, place.reference))
-            anew, again = again or chance.random() >= AGAIN, True
+            anew, again = again or not left or chance.random() >= AGAIN, True
         except Fault as fault:
             faults.append(f"{place.task}, kills {begun + 1} to {killed}: {fault}")
             print(f"  {faults[-1]}", file=sys.stderr, flush=True)

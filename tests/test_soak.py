@@ -43,6 +43,7 @@ def test_a_few_kills_of_a_soak_lose_nothing(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["cycles"] == 8 == sum(found["phases"].values()) and found["faults"] == []
     assert [figures["cycles"] for figures in found["tasks"].values()] == [4, 4]
+    assert all(figures["runs"] for figures in found["tasks"].values())  # however few the kills, one is compared
     assert "all: 8 kills in " in done.stdout and done.stdout.endswith("  differences and losses: 0\n")
 
 
@@ -171,6 +172,13 @@ def test_growth_counts_from_the_warm_up_on():
     assert len(lines) == 4500 and lines == list(memory.sentences(4500, 1))
     words = [set(b" ".join(part).split()) for part in (lines[:2000], lines[2000:4000])]
     assert len(words[1] - words[0]) > 300  # there are ever new words
+
+
+@pytest.mark.parametrize(("option", "value", "least"), [("--epochs", "1", 2), ("--sentences", "9", 20)])
+def test_memory_refuses_what_shows_no_growth(tmp_path, option, value, least):
+    done, _ = script("memory.py", "ner", option, value, cwd=tmp_path)
+    told = f"memory.py: error: {option} {value}: growth is from one reading to a later one; expected {least} or more\n"
+    assert done.returncode == 2 and done.stderr.endswith(told) and done.stdout == ""
 
 
 @pytest.mark.slow
