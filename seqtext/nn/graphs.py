@@ -83,8 +83,8 @@ def run(
     that have none, or the same. The last `constant` tensors never change: they are copied only when they are others
     than the last time.
     """
-    weights = [weight for weight in owner.parameters() if weight.requires_grad]
     graded, device = torch.is_grad_enabled(), tensors[0].device.type
+    weights = [weight for weight in owner.parameters() if weight.requires_grad] if graded else []
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     key = (
         getattr(body, "__name__", None),
@@ -94,16 +94,16 @@ def run(
     )
     kept: _Recordings = owner.__dict__.setdefault("recordings", _Recordings())
     recording = kept.find(key)
-    if recording is None or recording.busy:  # twice in one pass: the second is computed as it stands
-        recording = (
-            None if recording else kept.add(key, lambda: _Recording(owner, body, tensors, shapes, weights, cast))
-        )
-    if recording is None:
+    if recording is None and kept.again(key):
+        recording = kept.keep(key, _Recording(owner, body, tensors, shapes, weights, cast))
+    if recording is None or recording.busy:
         with _within(tensors[0], cast):
             return body(*(_filled(tensor, shape) for tensor, shape in zip(tensors, shapes)))
     if graded:
-        return rebuilt(recording.found, iter(_Replay.apply(recording, len(tensors), *tensors, *weights)))
-    return rebuilt(recording.found, iter(recording.forward(tensors, constant=constant)))
+        found = _Replay.apply(recording, len(tensors), *tensors, *weights)
+    else:
+        found = recording.forward(tensors, constant=constant)
+    return rebuilt(recording.found, iter(found))
 
 
 def step(owner: nn.Module, body: Callable[..., Any], tokens: Tensor, state: Any, memory: Any) -> Any:
@@ -181,15 +181,17 @@ class _Recordings:
             self.made.move_to_end(key)
         return self.made.get(key)
 
-    def add(self, key: Hashable, make: Callable[[], _Recording]) -> _Recording | None:
-        """One that is new, or None the first time."""
-        if key not in self.seen:
-            self.seen.add(key)
-            return None
-        self.made[key] = make()
+    def again(self, key: Hashable) -> bool:
+        """Whether this was asked before."""
+        known = key in self.seen
+        self.seen.add(key)
+        return known
+
+    def keep(self, key: Hashable, recording: _Recording) -> _Recording:
+        self.made[key] = recording
         if len(self.made) > MOST:
             self.made.popitem(last=False)
-        return self.made[key]
+        return recording
 
 
 class _Recording:
@@ -205,7 +207,8 @@ class _Recording:
         cast: torch.dtype | None,
     ) -> None:
         self.busy = False
-        """Whether a pass forward waits for its gradient, for which this holds what it needs."""
+        """Whether a pass forward waits for its gradient, for which this holds what it needs. A second pass meanwhile is
+        computed as it stands."""
         record = RECORDERS[tensors[0].device.type]
         self.inputs = [
             tensor.detach().new_zeros(shape).requires_grad_(tensor.requires_grad)
