@@ -45,6 +45,8 @@ class Fused(Stepped):
     """The class for options, and for depths of a step, that the kernel does not know."""
     loops: ClassVar[bool] = False
     """Whether the kernel is a loop on a CPU. Then `advance` and `retreat` are there."""
+    scripted: ClassVar[bool] = False
+    """Whether `loop` takes no Python while it runs."""
 
     def __init__(self, kernel: nn.RNNBase) -> None:
         super().__init__(kernel.input_size, kernel.hidden_size)
@@ -60,17 +62,13 @@ class Fused(Stepped):
         cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
     ) -> list[tuple[Tensor, State]]:
         if cls._apart(cells, readings):
-            return apart([cell.by_kernel for cell in cells], cells, readings, starts, lengths)
+            return apart(cells, readings, starts, lengths)
         return super().together(cells, readings, starts, lengths)
 
     @classmethod
     def _apart(cls, cells: Sequence[Any], readings: Sequence[Tensor]) -> bool:
-        """Whether each direction should have a thread of its own, and the kernel.
-
-        On Intel's processors also where a loop would be faster than the kernel in as many threads.
-        """
-        slow = cls.loops and not FAVOURED and cells[0]._is_slow(readings[0])
-        return not slow and suits_apart(cells, readings, gates=cls.gates)
+        """Whether each direction should have a thread of its own: not where they would wait for each other's Python."""
+        return (cls.scripted or not cells[0]._is_slow(readings[0])) and suits_apart(cells, readings, gates=cls.gates)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
@@ -272,7 +270,7 @@ class GRU(Fused):
 
     Options = GRUOptions
     by_equations = LoopedGRU
-    loops = True
+    loops = scripted = True
     advance, retreat = LoopedGRU.advance, LoopedGRU.retreat
     gates = 3
 
@@ -280,22 +278,15 @@ class GRU(Fused):
         self.options = options or GRUOptions()
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
-    @classmethod
-    def together(
-        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
-    ) -> list[tuple[Tensor, State]]:
-        slow = torch.is_grad_enabled() and all(cell._is_slow(x) for cell, x in zip(cells, readings))
-        if slow and not cls._apart(cells, readings):
-            return _at_once(cells, readings, starts, lengths)
-        return super().together(cells, readings, starts, lengths)
-
     def loop(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        return (
-            _at_once([self], [x], [state], lengths)[0] if torch.is_grad_enabled() else super().loop(x, state, lengths)
-        )
+        if not (FAVOURED or torch.is_grad_enabled()):
+            return super().loop(x, state, lengths)
+        (start,) = zero_state(self, x) if state is None else state
+        states = wide_gru(x.transpose(0, 1), start, [formatted(weight) for weight in self._weights()])
+        return self.ended((states,), (start,), x, lengths)
 
     def _loop_is_faster(self, x: Tensor) -> bool:
-        return torch.is_grad_enabled() or super()._loop_is_faster(x)
+        return FAVOURED or torch.is_grad_enabled() or super()._loop_is_faster(x)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -306,18 +297,6 @@ class GRU(Fused):
         (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))
         new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
         return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
-
-
-def _at_once(
-    cells: Sequence[GRU], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
-) -> list[tuple[Tensor, State]]:
-    """What `together` gives, by `wide_gru`."""
-    before = [zero_state(cell, x)[0] if start is None else start[0] for cell, x, start in zip(cells, readings, starts)]
-    weights = [[formatted(weight) for weight in cell._weights()] for cell in cells]
-    found = wide_gru([x.transpose(0, 1) for x in readings], before, weights)
-    return [
-        cell.ended((states,), (start,), x, lengths) for cell, states, start, x in zip(cells, found, before, readings)
-    ]
 
 
 WIDE, MANY = 128, 6144
