@@ -1,4 +1,4 @@
-"""The two directions of a layer in training on a CPU, each in a thread of its own.
+"""The two directions of a layer on a CPU, each in a thread of its own.
 
 Threads that share a step of few rows wait for each other most of the time; a direction does not need the other. So each
 takes half of torch's threads for its whole pass, forward and back. Only for cells that are one kernel, or a loop that
@@ -35,7 +35,6 @@ def suits(cells: Sequence[Cell], readings: Sequence[Tensor], *, gates: int) -> b
         len(cells) == 2
         and isinstance(getattr(cell, "kernel", None), nn.RNNBase)  # and not what stands in for it in an export
         and x.device.type == "cpu"
-        and torch.is_grad_enabled()
         and 2 * x.size(0) * x.size(1) * weights >= LEAST
         and torch.get_num_threads() > 1
         and side_by_side.WORKERS > 1
@@ -48,6 +47,14 @@ def apart(
     cells: Sequence[Cell], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
 ) -> list[tuple[Tensor, State]]:
     """What `Cell.together` gives."""
+    if not torch.is_grad_enabled():
+        modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+        def run(direction: int) -> tuple[Tensor, State]:
+            with torch.inference_mode(modes[0]), torch.no_grad(), torch.autocast("cpu", modes[2], enabled=modes[1]):
+                return cells[direction](readings[direction], starts[direction], lengths=lengths)
+
+        return list(_in_two_threads(run))
     given = [[x, *(start or ()), *cell.parameters()] for cell, x, start in zip(cells, readings, starts)]
     owns = [1 + len(start or ()) for start in starts]
     found = _Apart.apply(cells, lengths, owns, len(given[0]), *given[0], *given[1])

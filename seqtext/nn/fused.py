@@ -35,7 +35,7 @@ class Fused(Stepped):
     Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
 
     On a CPU the kernels of the plain recurrence and of the GRU are loops as well, which note every operation for
-    autograd and have a slower product: where states are many, our loop runs instead, with the kernel's weights.
+    autograd and have a slower product: where ours is faster, it runs instead, with the kernel's weights.
     """
 
     deepens = True
@@ -45,8 +45,6 @@ class Fused(Stepped):
     """The class for options, and for depths of a step, that the kernel does not know."""
     loops: ClassVar[bool] = False
     """Whether the kernel is a loop on a CPU. Then `advance` and `retreat` are there."""
-    scripted: ClassVar[bool] = False
-    """Whether `loop` takes no Python while it runs."""
 
     def __init__(self, kernel: nn.RNNBase) -> None:
         super().__init__(kernel.input_size, kernel.hidden_size)
@@ -68,7 +66,13 @@ class Fused(Stepped):
     @classmethod
     def _apart(cls, cells: Sequence[Any], readings: Sequence[Tensor]) -> bool:
         """Whether each direction should have a thread of its own: not where they would wait for each other's Python."""
-        return (cls.scripted or not cells[0]._is_slow(readings[0])) and suits_apart(cells, readings, gates=cls.gates)
+        free = cls._scripted() or not (cls.loops and cells[0]._is_slow(readings[0]))
+        return free and suits_apart(cells, readings, gates=cls.gates)
+
+    @classmethod
+    def _scripted(cls) -> bool:
+        """Whether `loop` takes no Python while it runs."""
+        return False
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
@@ -154,17 +158,19 @@ class Fused(Stepped):
             and x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16)
             and self.options.kernel != "fused"
-            and self.hidden_size >= WIDE
-            and x.size(0) * self.hidden_size >= MANY
-            and x.size(1) > 0
+            and x.numel() > 0
             and self._loop_is_faster(x)
         )
 
     def _loop_is_faster(self, x: Tensor) -> bool:
-        """The same, of layers that are wide, by what was measured (docs/performance.md)."""
+        """The same, where there is a choice, by what was measured (docs/performance.md)."""
         # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
         plain = torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu")
-        return not FAVOURED and x.dtype == torch.float32 and plain
+        return not FAVOURED and x.dtype == torch.float32 and plain and self._is_wide(x)
+
+    def _is_wide(self, x: Tensor) -> bool:
+        """Whether a step of x (B, T, D) has so many states that its operations take longer than their calls."""
+        return self.hidden_size >= WIDE and x.size(0) * self.hidden_size >= MANY
 
     def begin(self) -> list[Any]:
         _, recurrent, _, bias = (formatted(weight) for weight in self._weights())
@@ -270,7 +276,7 @@ class GRU(Fused):
 
     Options = GRUOptions
     by_equations = LoopedGRU
-    loops = scripted = True
+    loops = True
     advance, retreat = LoopedGRU.advance, LoopedGRU.retreat
     gates = 3
 
@@ -279,14 +285,20 @@ class GRU(Fused):
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
     def loop(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        if not (FAVOURED or torch.is_grad_enabled()):
+        if not self._scripted():
             return super().loop(x, state, lengths)
         (start,) = zero_state(self, x) if state is None else state
         states = wide_gru(x.transpose(0, 1), start, [formatted(weight) for weight in self._weights()])
         return self.ended((states,), (start,), x, lengths)
 
+    @classmethod
+    def _scripted(cls) -> bool:
+        return FAVOURED or torch.is_grad_enabled()
+
     def _loop_is_faster(self, x: Tensor) -> bool:
-        return FAVOURED or torch.is_grad_enabled() or super()._loop_is_faster(x)
+        narrow = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        in_prediction = FAVOURED and (narrow or self._is_wide(x))
+        return torch.is_grad_enabled() or in_prediction or super()._loop_is_faster(x)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

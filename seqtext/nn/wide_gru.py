@@ -1,4 +1,4 @@
-"""GRUs over padded batches for wide layers on a CPU, where torch has no fused kernel for them.
+"""GRUs over padded batches on a CPU, where torch has no fused kernel for them.
 
     r, z = s(W x_t + b + U h_{t-1} + c)     n = tanh(W x_t + b + r (U h_{t-1} + c))     h_t = (1 - z) n + z h_{t-1}
 
