@@ -30,7 +30,8 @@ def wide_gru(x: Tensor, start: Tensor, weights: list[Tensor]) -> Tensor:
     """
     w, u, b, c = weights
     with torch.autocast("cpu", enabled=False):
-        states: Tensor = _GRU.apply(x.to(w.dtype), start.float(), w, u, b.float(), c.float())
+        x = x.to(w.dtype, memory_format=torch.contiguous_format).contiguous()  # one copy, for both passes
+        states: Tensor = _GRU.apply(x, start.float(), w, u, b.float(), c.float())
     return states
 
 
