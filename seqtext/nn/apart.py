@@ -1,8 +1,8 @@
-"""The two directions of a layer in training on a CPU, each in a thread of its own.
+"""The two directions of a layer on a CPU, each in a thread of its own.
 
 Threads that share a step of few rows wait for each other most of the time; a direction does not need the other. So each
-takes half of torch's threads for its whole pass, forward and back. Only for cells that are one kernel: a loop in Python
-would wait for Python instead.
+takes half of torch's threads for its whole pass, forward and back. Only for cells that are one kernel, or a loop that
+takes no Python: others would wait for Python instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ LEAST = 1e7
 
 
 def suits(cells: Sequence[Cell], readings: Sequence[Tensor], *, gates: int) -> bool:
-    """Whether a layer of such cells, each computed by one kernel, should take its directions apart."""
+    """Whether a layer of such cells, none of which takes Python for long, should take its directions apart."""
     cell, x = cells[0], readings[0]
     weights = gates * cell.hidden_size * (x.size(2) + cell.hidden_size)
     return (
         len(cells) == 2
         and isinstance(getattr(cell, "kernel", None), nn.RNNBase)  # and not what stands in for it in an export
         and x.device.type == "cpu"
-        and torch.is_grad_enabled()
         and 2 * x.size(0) * x.size(1) * weights >= LEAST
         and torch.get_num_threads() > 1
         and side_by_side.WORKERS > 1
@@ -45,15 +44,20 @@ def suits(cells: Sequence[Cell], readings: Sequence[Tensor], *, gates: int) -> b
 
 
 def apart(
-    runs: Sequence[Callable[[Tensor, State | None, Tensor | None], tuple[Tensor, State]]],
-    cells: Sequence[Cell],
-    readings: Sequence[Tensor],
-    starts: Sequence[State | None],
-    lengths: Tensor | None,
+    cells: Sequence[Cell], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
 ) -> list[tuple[Tensor, State]]:
-    """What `Cell.together` gives, by `runs`, which do for each cell what its `forward` does."""
+    """What `Cell.together` gives."""
+    if not torch.is_grad_enabled():
+        modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+        def run(direction: int) -> tuple[Tensor, State]:
+            with torch.inference_mode(modes[0]), torch.no_grad(), torch.autocast("cpu", modes[2], enabled=modes[1]):
+                return cells[direction](readings[direction], starts[direction], lengths=lengths)
+
+        return list(_in_two_threads(run))
     given = [[x, *(start or ()), *cell.parameters()] for cell, x, start in zip(cells, readings, starts)]
-    found = _Apart.apply(runs, lengths, [1 + len(start or ()) for start in starts], len(given[0]), *given[0], *given[1])
+    owns = [1 + len(start or ()) for start in starts]
+    found = _Apart.apply(cells, lengths, owns, len(given[0]), *given[0], *given[1])
     half = len(found) // 2
     return [(part[0], tuple(part[1:])) for part in (found[:half], found[half:])]
 
@@ -62,7 +66,7 @@ class _Apart(torch.autograd.Function):
     """The graph of each direction is its own: made in its thread, and gone back through in it."""
 
     @staticmethod
-    def forward(ctx: Any, runs: Any, lengths: Tensor | None, owns: list[int], size: int, *given: Tensor) -> Any:
+    def forward(ctx: Any, cells: Any, lengths: Tensor | None, owns: list[int], size: int, *given: Tensor) -> Any:
         """`owns`: how many of each direction's `size` tensors come from outside; the others are its weights."""
         cast, number = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         ctx.set_materialize_grads(False)
@@ -72,7 +76,7 @@ class _Apart(torch.autograd.Function):
             for place, tensor in enumerate(inputs[:own]):
                 inputs[place] = tensor.detach().requires_grad_(tensor.requires_grad)
             with torch.enable_grad(), torch.autocast("cpu", dtype=number, enabled=cast):
-                states, end = runs[direction](inputs[0], tuple(inputs[1:own]) or None, lengths)
+                states, end = cells[direction](inputs[0], tuple(inputs[1:own]) or None, lengths=lengths)
             return inputs, [states, *end]
 
         ctx.passes = _in_two_threads(run)

@@ -35,7 +35,7 @@ class Fused(Stepped):
     Recurrent matrices start orthogonal, gate by gate (Saxe 2014), input matrices Xavier-uniform, biases zero.
 
     On a CPU the kernels of the plain recurrence and of the GRU are loops as well, which note every operation for
-    autograd and have a slower product: where states are many, our loop runs instead, with the kernel's weights.
+    autograd and have a slower product: where ours is faster, it runs instead, with the kernel's weights.
     """
 
     deepens = True
@@ -60,17 +60,19 @@ class Fused(Stepped):
         cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
     ) -> list[tuple[Tensor, State]]:
         if cls._apart(cells, readings):
-            return apart([cell.by_kernel for cell in cells], cells, readings, starts, lengths)
+            return apart(cells, readings, starts, lengths)
         return super().together(cells, readings, starts, lengths)
 
     @classmethod
     def _apart(cls, cells: Sequence[Any], readings: Sequence[Tensor]) -> bool:
-        """Whether each direction should have a thread of its own, and the kernel.
+        """Whether each direction should have a thread of its own: not where they would wait for each other's Python."""
+        free = cls._scripted() or not (cls.loops and cells[0]._is_slow(readings[0]))
+        return free and suits_apart(cells, readings, gates=cls.gates)
 
-        On Intel's processors also where a loop would be faster than the kernel in as many threads.
-        """
-        slow = cls.loops and not FAVOURED and cells[0]._is_slow(readings[0])
-        return not slow and suits_apart(cells, readings, gates=cls.gates)
+    @classmethod
+    def _scripted(cls) -> bool:
+        """Whether `loop` takes no Python while it runs."""
+        return False
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
@@ -156,17 +158,19 @@ class Fused(Stepped):
             and x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16)
             and self.options.kernel != "fused"
-            and self.hidden_size >= WIDE
-            and x.size(0) * self.hidden_size >= MANY
-            and x.size(1) > 0
+            and x.numel() > 0
             and self._loop_is_faster(x)
         )
 
     def _loop_is_faster(self, x: Tensor) -> bool:
-        """The same, of layers that are wide, by what was measured (docs/performance.md)."""
+        """The same, where there is a choice, by what was measured (docs/performance.md)."""
         # In bf16 the kernel is as fast, but not in inference mode, where autocast casts its weights at every step.
         plain = torch.is_inference_mode_enabled() or not torch.is_autocast_enabled("cpu")
-        return not FAVOURED and x.dtype == torch.float32 and plain
+        return not FAVOURED and x.dtype == torch.float32 and plain and self._is_wide(x)
+
+    def _is_wide(self, x: Tensor) -> bool:
+        """Whether a step of x (B, T, D) has so many states that its operations take longer than their calls."""
+        return self.hidden_size >= WIDE and x.size(0) * self.hidden_size >= MANY
 
     def begin(self) -> list[Any]:
         _, recurrent, _, bias = (formatted(weight) for weight in self._weights())
@@ -280,22 +284,21 @@ class GRU(Fused):
         self.options = options or GRUOptions()
         super().__init__(nn.GRU(input_size, hidden_size, batch_first=True))
 
-    @classmethod
-    def together(
-        cls, cells: Sequence[Any], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
-    ) -> list[tuple[Tensor, State]]:
-        slow = torch.is_grad_enabled() and all(cell._is_slow(x) for cell, x in zip(cells, readings))
-        if slow and not cls._apart(cells, readings):
-            return _at_once(cells, readings, starts, lengths)
-        return super().together(cells, readings, starts, lengths)
-
     def loop(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        return (
-            _at_once([self], [x], [state], lengths)[0] if torch.is_grad_enabled() else super().loop(x, state, lengths)
-        )
+        if not self._scripted():
+            return super().loop(x, state, lengths)
+        (start,) = zero_state(self, x) if state is None else state
+        states = wide_gru(x.transpose(0, 1), start, [formatted(weight) for weight in self._weights()])
+        return self.ended((states,), (start,), x, lengths)
+
+    @classmethod
+    def _scripted(cls) -> bool:
+        return FAVOURED or torch.is_grad_enabled()
 
     def _loop_is_faster(self, x: Tensor) -> bool:
-        return torch.is_grad_enabled() or super()._loop_is_faster(x)
+        narrow = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        in_prediction = FAVOURED and (narrow or self._is_wide(x))
+        return torch.is_grad_enabled() or in_prediction or super()._loop_is_faster(x)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -306,18 +309,6 @@ class GRU(Fused):
         (xr, xz, xn), (hr, hz, hn) = (part.float().chunk(3, dim=1) for part in self._products(x, state[0]))
         new = tanh(torch.addcmul(xn, (xr + hr).sigmoid(), hn))
         return (torch.lerp(new, state[0].float(), (xz + hz).sigmoid()).to(x.dtype),)
-
-
-def _at_once(
-    cells: Sequence[GRU], readings: Sequence[Tensor], starts: Sequence[State | None], lengths: Tensor | None
-) -> list[tuple[Tensor, State]]:
-    """What `together` gives, by `wide_gru`."""
-    before = [zero_state(cell, x)[0] if start is None else start[0] for cell, x, start in zip(cells, readings, starts)]
-    weights = [[formatted(weight) for weight in cell._weights()] for cell in cells]
-    found = wide_gru([x.transpose(0, 1) for x in readings], before, weights)
-    return [
-        cell.ended((states,), (start,), x, lengths) for cell, states, start, x in zip(cells, found, before, readings)
-    ]
 
 
 WIDE, MANY = 128, 6144

@@ -65,20 +65,27 @@ class Laid:
     """A weight (V, D) laid out once for many products with so many rows, on a CPU, without a gradient."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
-        self.turned = self.packed = None
-        if REORDERS and not (FAVOURED and weight.dtype == torch.float32):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        self.packed = REORDERS and not (FAVOURED and weight.dtype == torch.float32)
+        """Whether oneDNN has laid it out; otherwise it is turned."""
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         else:
-            self.turned = weight.t().contiguous()
+            self.weight = weight.t().contiguous()
 
     def add(self, total: Tensor, x: Tensor) -> None:
         """Add x W', x (rows, D), to the total (rows, V), which may be of a wider number format."""
-        if self.turned is None:
-            total.add_(torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], ""))
-        elif total.dtype == x.dtype:
-            total.addmm_(x, self.turned)
-        else:
-            total.add_(x @ self.turned)
+        add_laid(total, x, self.weight, self.packed)
+
+
+def add_laid(total: Tensor, x: Tensor, weight: Tensor, packed: bool) -> None:
+    """`Laid.add` as a function, of what a `Laid` has; also TorchScript."""
+    if packed:
+        none: list[int | float | complex | None] = []  # as TorchScript wants to know
+        total.add_(torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", none, ""))
+    elif total.dtype == x.dtype:
+        total.addmm_(x, weight)
+    else:
+        total.add_(x @ weight)
 
 
 def without_gradient(x: Tensor, *, number: torch.dtype = torch.float32) -> bool:

@@ -1,4 +1,4 @@
-"""Directions of a layer that are trained in two threads: what one after the other gives, bit for bit."""
+"""Directions of a layer that are computed in two threads: what one after the other gives, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqtext.nn import apart, side_by_side
+from seqtext.nn import apart, side_by_side, wide_gru
 from seqtext.nn.rnn import Recurrent, RecurrentConfig
 
 LENGTHS = torch.tensor([7, 7, 4, 1])
@@ -38,6 +38,9 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return forward(self, *arguments)
 
         monkeypatch.setattr(kind, "forward", noted)
+    loop = wide_gru._GRU.apply
+    by_loop = lambda *given: names.append(threading.current_thread().name) or loop(*given)  # noqa: E731
+    monkeypatch.setattr(wide_gru._GRU, "apply", by_loop)
     return names
 
 
@@ -90,6 +93,27 @@ def test_states_and_gradients_are_the_same(
     equal(found, in_turn(work))
     assert len(set(used)) == 1
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_prediction_is_the_same(cell: str, bf16: bool, used: list[str]) -> None:
+    recurrent = layer(cell).eval()
+    x = torch.randn(4, 7, 5)
+
+    def work() -> Any:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states, end = recurrent(x, LENGTHS)
+        assert states.is_inference() and not states.requires_grad
+        return [states, *(part for state in end for part in state)]
+
+    found = work()
+    assert len(set(used)) == 2
+    equal(found, in_turn(work))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        states, _ = recurrent(x, LENGTHS)
+    assert not states.is_inference() and not states.requires_grad
+    torch.testing.assert_close(states, found[0].clone(), rtol=0.02, atol=0.02)
 
 
 def test_what_needs_no_gradient_gets_none(used: list[str]) -> None:
