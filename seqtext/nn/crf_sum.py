@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seqtext.nn import crf_scan
+from seqtext.nn.scripted import scripted
 
 FLOOR = 600.0
 """Nats below the best logit of a position where a logit's factor stops shrinking: exp(-600) is a normal float64."""
@@ -94,19 +95,24 @@ def _recursion(factors: Tensor, first: Tensor, transitions: Tensor) -> tuple[Ten
     if crf_scan.wanted(factors):
         return crf_scan.recursion(factors, first, transitions)
     scales = factors.new_empty(*factors.shape[:3], 1)
-    message = torch.empty_like(factors[0])
-    previous = None
-    for state, scale in zip(factors.unbind(), scales.unbind(), strict=True):
-        if previous is None:
-            state.mul_(first)
-        else:
-            torch.bmm(previous, transitions, out=message)
-            state.mul_(message)
-        torch.sum(state, -1, keepdim=True, out=scale)
-        previous = state.div_(scale)
+    factors[0].mul_(first)
+    _steps(factors, scales, transitions)
     # A dead end among the constraints gives 0/0 beyond a sentence's end, or within one that has no allowed path.
     factors.nan_to_num_(0.0)
     return factors, scales.nan_to_num_(0.0).squeeze(-1).log_().cumsum_(0)
+
+
+@scripted
+def _steps(factors: Tensor, scales: Tensor, transitions: Tensor) -> None:
+    """Make states of the factors (T,S,B,C), in their place, and write what each is divided by to scales (T,S,B,1)."""
+    states, sums = factors.unbind(), scales.unbind()
+    message = torch.empty_like(states[0])
+    for t, state in enumerate(states):
+        if t > 0:
+            torch.bmm(states[t - 1], transitions, out=message)
+            state.mul_(message)
+        torch.sum(state, [-1], keepdim=True, out=sums[t])
+        state.div_(sums[t])
 
 
 def _exp(weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ gone, and threads that each run such a loop do not wait for each other's Python.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,9 +20,10 @@ _one_at_a_time = threading.Lock()
 
 
 def scripted(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function as TorchScript from its first call on; as Python, where torch has no TorchScript any more.
+    """The function as TorchScript from its first call on; as Python, where there is no TorchScript any more.
 
-    It takes and gives what TorchScript knows, and computes the same bits either way.
+    It takes and gives what TorchScript knows, a tensor first, and computes the same bits either way. On a GPU, where
+    calls are not what takes time, it is Python.
     """
 
     @functools.cache
@@ -36,6 +38,8 @@ def scripted(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def call(*given: Any) -> Result:
+        if given[0].device.type != "cpu" or sys.version_info >= (3, 14):  # for which it is not made
+            return function(*given)
         with _one_at_a_time:
             run = made()
         return run(*given)
