@@ -125,4 +125,11 @@ def _in_two_threads(run: Callable[[int], Result]) -> tuple[Result, Result]:
 @functools.cache
 def _thread(threads: int, process: int) -> ThreadPoolExecutor:
     """A thread of this process that has so many of torch's; a process that was forked has none of its parent's."""
-    return ThreadPoolExecutor(1, "direction", torch.set_num_threads, (threads,))
+    return ThreadPoolExecutor(1, "direction", _begin, (threads,))
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    # The end of the outermost autocast of a thread throws away the cast weights of all threads. In the middle of a pass
+    # of the other one these would be cast again, and their gradients rounded in two parts. So this thread has no end.
+    torch.autocast_increment_nesting()

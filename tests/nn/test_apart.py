@@ -195,3 +195,23 @@ def test_a_forked_process_has_a_thread_of_its_own() -> None:
         os._exit(0 if other.submit(int, 7).result(timeout=30) == 7 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert recurrent(x, LENGTHS)[0].shape == (4, 7, 16)
+
+
+def test_the_other_thread_leaves_the_weights_that_autocast_has_cast() -> None:
+    """Cast a second time within a pass, their gradient would be rounded in two parts."""
+    weight, x = torch.randn(3, 3, requires_grad=True), torch.randn(2, 3)
+
+    def cast() -> Any:
+        """The node of autograd that cast the weight."""
+        return torch.mm(x, weight).grad_fn.next_functions[1][0]  # type: ignore[union-attr]
+
+    def pass_of_its_own() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.mm(x, x.t())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        first = cast()
+        apart._thread(1, os.getpid()).submit(pass_of_its_own).result()
+        assert cast() is first
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cast() is not first  # the end of all that autocast has begun in this thread
