@@ -56,13 +56,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from seqtext.errors import DeviceError
     from seqtext.nn.cells import CELLS
+    from seqtext.training.distributed import resolve_device
 
     lines = {name: (name, {}) for name in CELLS}
     lines |= {line: (line.split(",")[0], options) for line, options in VARIANTS.items()}
     chosen = {line: cell for line, cell in sorted(lines.items()) if line.startswith(tuple(arguments.cells or [""]))}
     if not chosen:
         parser.error(f"{' '.join(arguments.cells)}: no line begins so; there are: {'; '.join(sorted(lines))}")
+    try:
+        arguments.device = str(resolve_device(arguments.device))
+    except DeviceError as error:
+        parser.error(str(error))
     rows, steps, inputs, states = arguments.size
     settings = measure.begin(
         {

@@ -262,10 +262,10 @@ def report(figures: Figures) -> None:
     """Print ratios first, then the rest: median (smallest-largest)."""
     width = max(map(len, figures))
     for title, wanted in (("ratios", True), ("figures", False)):
-        print(f"\n{title}, median (min-max)")
-        for name, values in figures.items():
-            if is_ratio(name) != wanted:
-                continue
+        chosen = {name: values for name, values in figures.items() if is_ratio(name) == wanted}
+        if chosen:
+            print(f"\n{title}, median (min-max)")
+        for name, values in chosen.items():
             low, middle, high = (_show(value) for value in (min(values), statistics.median(values), max(values)))
             print(f"  {name:<{width}} {middle:>10}" + (f"  ({low}-{high})" if len(values) > 1 else ""))
 

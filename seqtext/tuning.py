@@ -27,6 +27,7 @@ from seqtext.config import read_toml, to_toml
 from seqtext.errors import ConfigError, InputError, RunError
 from seqtext.files import locked, one_at_a_time, write_text
 from seqtext.recipe import Recipe
+from seqtext.training.distributed import record
 from seqtext.training.loop import Evaluated
 from seqtext.training.processes import several
 from seqtext.training.progress import NonFiniteLoss
@@ -112,6 +113,7 @@ def tune(
     if not recipe.tune:
         example = "[tune] with lines such as train.optimizer.lr = {low = 1e-4, high = 1e-2, log = true}"
         raise InputError(f"{recipe.name}: no [tune] table in this recipe; it says what to try: {example}")
+    record(recipe.train.graphs, device)
     text = _text(recipe)
     _check(folder, text)
     if not (folder / "recipe.toml").exists():

@@ -53,6 +53,8 @@ def test_the_benchmark_of_cells_sets_each_beside_the_fused_lstm(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "bench_cells.py"), "nosuch"]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2 and "nosuch: no line begins so; there are: clockwork; gru; " in refused.stderr
+    refused = subprocess.run([*command[:2], "--device", "nosuch"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "--device nosuch: expected auto, cpu, cuda or cuda:N" in refused.stderr
     short = ["--repeats", "1", "--seconds", "0.001", "--precision", "bf16"]
     _, settings, figures = bench("bench_cells.py", "rnn", *size, *short, cwd=tmp_path)
     assert settings["precision"] == "bf16"

@@ -15,7 +15,7 @@ import pytest
 import seqtext
 from seqtext import api, recipe
 from seqtext.cli import app
-from seqtext.errors import ConfigError, InputError, RunError
+from seqtext.errors import ConfigError, DeviceError, InputError, RunError
 
 optuna = pytest.importorskip("optuna")
 ROOT = Path(seqtext.__file__).parent.parent
@@ -154,6 +154,7 @@ def test_what_cannot_be_searched_is_told_and_nothing_is_written(mine, tmp_path, 
     assert told(InputError, mine, processes=0) == "--processes 0: expected 1 or more"
     assert told(InputError, bare).startswith("bare: no [tune] table in this recipe; it says what to try: [tune] with")
     assert "it reads no files" in told(InputError, mine, data=str(tmp_path))
+    assert told(DeviceError, mine, overrides={"train.graphs": True}).startswith("train.graphs = true: only a GPU")
     found = told(RunError, mine, out=tmp_path)
     assert found == f"{tmp_path}: exists already and is no study; choose another --out"
     api.tune(str(mine), 1, out=tmp_path / "other", device="cpu")

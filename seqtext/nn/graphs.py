@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -23,34 +22,47 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from seqtext.errors import DeviceError
 from seqtext.nn.shared import ends
 
 Body: TypeAlias = Callable[..., Any]
 """Tensors -> tensors, in tuples and lists, among which may be None."""
-Recorder: TypeAlias = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""Runs a function to record it -> what it gave, in whose place a replay puts what it gives then; the replay.
+Recorder: TypeAlias = Callable[[Callable[[], Any], Any], tuple[Any, Callable[[], None]]]
+"""Runs a function to record it, with memory of a pool -> what it gave, in whose place a replay puts what it gives then;
+the replay.
 
-Before the first replay what it gave may hold anything.
+Before the first replay what it gave may hold anything. What a recording of the same pool keeps may lie where an earlier
+one has kept something for a while: a replay of that one spoils it. A pool is any object.
 """
 
 WANTED = False
 """Whether passes are recorded where they can be."""
 MOST = 64
-"""Recordings that an owner keeps; those used last stay."""
+"""Recordings of an owner; shapes that come when it has so many are computed as they stand."""
 
 
-def _cuda(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+class Pool:
+    """Memory for recordings."""
+
+    @functools.cached_property
+    def of_cuda(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+
+PASSING = Pool()
+"""For recordings without a gradient: what they give is copied at once, and then nothing of them is needed."""
+
+
+def _cuda(run: Callable[[], Any], pool: Pool) -> tuple[Any, Callable[[], None]]:
     graph = torch.cuda.CUDAGraph()
-    # Only what this thread does is refused while it records: another one may be copying.
-    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
-        found = run()
+    try:
+        # Only what this thread does is refused while it records: another one may be copying.
+        with torch.cuda.graph(graph, pool=pool.of_cuda, capture_error_mode="thread_local"):
+            found = run()
+    except RuntimeError as error:
+        told = str(error).strip().splitlines()[0]
+        raise DeviceError(f"a pass could not be recorded: {told}; go on with train.graphs=false") from error
     return found, graph.replay
-
-
-@functools.cache
-def _pool() -> Any:
-    """Memory that all recordings share: none runs while another does, and what a later pass needs stays referred to."""
-    return torch.cuda.graph_pool_handle()
 
 
 RECORDERS: dict[str, Recorder] = {"cuda": _cuda}
@@ -93,9 +105,9 @@ def run(
         *(graded, torch.is_inference_mode_enabled(), cast, owner.training, tuple(map(id, weights))),
     )
     kept: _Recordings = owner.__dict__.setdefault("recordings", _Recordings())
-    recording = kept.find(key)
+    recording = kept.made.get(key)
     if recording is None and kept.again(key):
-        recording = kept.keep(key, _Recording(owner, body, tensors, shapes, weights, cast))
+        recording = kept.made[key] = _Recording(owner, body, tensors, shapes, weights, cast)
     if recording is None or recording.busy:
         with _within(tensors[0], cast):
             return body(*(_filled(tensor, shape) for tensor, shape in zip(tensors, shapes)))
@@ -167,31 +179,20 @@ def _named(owner: nn.Module, others: dict[int, Tensor]) -> Iterator[None]:
 
 
 class _Recordings:
-    """Those of one owner, by what they are of; the one used last is the last."""
+    """Those of one owner, by what they are of."""
 
     def __init__(self) -> None:
         self.seen: set[Hashable] = set()
-        self.made: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self.made: dict[Hashable, _Recording] = {}
 
     def __deepcopy__(self, memo: Any) -> _Recordings:
         return _Recordings()  # they are of the weights of the one copied
 
-    def find(self, key: Hashable) -> _Recording | None:
-        if key in self.made:
-            self.made.move_to_end(key)
-        return self.made.get(key)
-
     def again(self, key: Hashable) -> bool:
-        """Whether this was asked before."""
+        """Whether this was asked before, and there is room for one more."""
         known = key in self.seen
         self.seen.add(key)
-        return known
-
-    def keep(self, key: Hashable, recording: _Recording) -> _Recording:
-        self.made[key] = recording
-        if len(self.made) > MOST:
-            self.made.popitem(last=False)
-        return recording
+        return known and len(self.made) < MOST
 
 
 class _Recording:
@@ -209,7 +210,9 @@ class _Recording:
         self.busy = False
         """Whether a pass forward waits for its gradient, for which this holds what it needs. A second pass meanwhile is
         computed as it stands."""
-        record = RECORDERS[tensors[0].device.type]
+        record, graded = RECORDERS[tensors[0].device.type], torch.is_grad_enabled()
+        # What waits for its gradient must not lie where another recording, replayed meanwhile, keeps its sums.
+        pool = Pool() if graded else PASSING
         self.inputs = [
             tensor.detach().new_zeros(shape).requires_grad_(tensor.requires_grad)
             for tensor, shape in zip(tensors, shapes)
@@ -228,7 +231,7 @@ class _Recording:
             with _within(tensors[0], cast), _named(owner, dict(zip(map(id, weights), own))):
                 return body(*self.inputs)
 
-        self.found, self._forward = record(forward)
+        self.found, self._forward = record(forward, pool)
         self.outputs = leaves(self.found)
         self.grown = [place for place, output in enumerate(self.outputs) if output.requires_grad]
         if not self.grown:
@@ -237,7 +240,7 @@ class _Recording:
         self.grads = [torch.zeros_like(output) for output in outputs]
         # The graph is kept, and with it what its nodes have saved: that is what a replay reads.
         self.gradients, self._backward = record(
-            lambda: torch.autograd.grad(outputs, sources, self.grads, retain_graph=True, allow_unused=True)
+            lambda: torch.autograd.grad(outputs, sources, self.grads, retain_graph=True, allow_unused=True), pool
         )
 
     @torch.no_grad()

@@ -187,8 +187,9 @@ class TrainConfig(Config):
     """Numbers of the forward pass; weights stay float32. With auto, bf16 where it is measured to be clearly faster on
     the machine: runs on different machines are then equal up to the noise between seeds."""
     graphs: bool = False
-    """On a GPU, record what many small steps ask it for, and ask that in one call (CUDA graphs): loops of cells that
-    have no kernel, conditional random fields, levels of trees, and in prediction the steps of searches."""
+    """On a GPU, record what many small steps ask it for, and ask that in one call (CUDA graphs): loops of cells without
+    a kernel, conditional random fields, levels of trees, and in prediction the steps of searches. What is drawn for
+    dropout within these, and how sums are rounded, is not what it is without."""
     log_every: int = Field(default=50, ge=1)
     """Steps between two reports of the training loss; on a GPU, the only ones that wait for it."""
     checkpoint_every: int = Field(default=500, ge=0)

@@ -64,7 +64,7 @@ def test_a_recording_is_a_gpus() -> None:
             return between + torch.rand(3, device=DEVICE)  # type: ignore[no-any-return]
 
         torch.manual_seed(3)
-        found, replay = seen.record(body)
+        found, replay = seen.record(body, None)
         assert found.here.isnan().all()
         starts = seen.starts
         replay()
@@ -83,5 +83,5 @@ def test_what_a_gpu_refuses_while_it_is_recorded_is_an_error(use: Callable[[Tens
     with stand_in() as seen:
         x = Elsewhere(torch.arange(3.0))
         with pytest.raises(RuntimeError, match="not while it is recorded"):
-            seen.record(lambda: use(x))
-        assert seen.record(lambda: x * 2)[1] is not None  # which is over
+            seen.record(lambda: use(x), None)
+        assert seen.record(lambda: x * 2, None)[1] is not None  # which is over

@@ -9,7 +9,7 @@ Torch's recurrent kernels, one start each as they are on a GPU, are the CPU's.
 
 What it is asked for can be recorded (`record`), as a GPU's graphs record it: a replay does the same to the same memory,
 whatever the program holds by then; memory that nothing of the program referred to when the recording ended is another's
-by the next time; and what a GPU would refuse meanwhile is an error.
+by the next time, that of a later recording of the same pool too; and what a GPU would refuse meanwhile is an error.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ class Seen(TorchDispatchMode):
         self.fresh: set[int] = set()
         """Memory that came with it."""
         self.replays = 0
+        self.pools: dict[Any, list[tuple[int, list[Tensor]]]] = {}
+        """Free memory for recordings, in bytes, each with what a replay of the one that uses it spoils."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -202,7 +204,7 @@ class Seen(TorchDispatchMode):
 
         self.tape.append(again)
 
-    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+    def record(self, run: Callable[[], Any], pool: Any) -> tuple[Any, Callable[[], None]]:
         """A `graphs.Recorder`."""
         self.tape, self.made, self.fresh = [], [], set()
         try:
@@ -211,15 +213,24 @@ class Seen(TorchDispatchMode):
             tape, made = self.tape, [each for each in self.made if _memory(each[1]) in self.fresh]
         finally:
             self.tape, self.made = None, []
-        held = {_memory(here) for leaf, here in made if not leaf.expired()}
-        others = [here for _, here in made if _memory(here) not in held]
+        held = {_memory(here): here for leaf, here in made if not leaf.expired()}
+        passing = {_memory(here): here for _, here in made if _memory(here) not in held}
+        spoilt = list(passing.values())
+        # What it keeps lies where earlier recordings of the pool had something for a while, as far as there is room.
+        free = self.pools.setdefault(pool, [])
+        for here in held.values():
+            size = here.untyped_storage().nbytes()
+            if block := next((each for each in free if each[0] >= size), None):
+                free.remove(block)
+                block[1].append(here)
+        free += [(here.untyped_storage().nbytes(), spoilt) for here in passing.values()]
 
         def replay() -> None:
             self.replays += 1
             self.started["graph"] += 1
             for again in tape:
                 again()
-            _spoil(others)
+            _spoil(spoilt)
 
         _spoil([here for _, here in made])  # nor anything computed
         return found, replay
