@@ -23,6 +23,10 @@ from seqtext.nn.looped import squash
 from seqtext.nn.products import linear
 
 
+DEEPEST = 1000
+"""Layers of a stack, and maps or transitions of a layer."""
+
+
 class Stack(Config):
     """Layers of one kind of cell: what every schema of a recurrent encoder has. A subclass names the cell."""
 
@@ -91,16 +95,16 @@ class Stack(Config):
             told = str(told).replace("Input should be", "expected")
             got = f", got {item['input']!r}" if item["loc"] else ""  # or options that do not go together
             raise ValueError(f"{key}: {told}{got}") from None
-        if self.hidden_size < 1 or self.layers < 1:
-            raise ValueError(f"hidden_size and layers must be at least 1, got {self.hidden_size} and {self.layers}")
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
         if self.last_size is not None and self.last_size < 1:
             raise ValueError(f"last_size must be at least 1, got {self.last_size}")
         for name in ("dropout", "weight_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("input_depth", "transition_depth", "output_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("layers", "input_depth", "transition_depth", "output_depth"):
+            if not 1 <= getattr(self, name) <= DEEPEST:
+                raise ValueError(f"{name} must be from 1 to {DEEPEST:,}, got {getattr(self, name)}")
         if len(self.dilations) != self.layers or min(self.dilations) < 1:
             raise ValueError(f"dilation must be a number from 1 on, or one for each layer, got {self.dilation}")
         if max(self.dilations) > FURTHEST:

@@ -243,10 +243,13 @@ def test_gradient_of_the_reversal() -> None:
         ),
         ({"layers": 2, "dilation": [1, 1025]}, "dilation must be at most 1,024 steps, got [1, 1025]"),
         ({"dilation": 0}, "dilation must be a number from 1 on, or one for each layer, got 0"),
-        ({"output_depth": 0}, "output_depth must be at least 1, got 0"),
+        ({"output_depth": 0}, "output_depth must be from 1 to 1,000, got 0"),
+        ({"transition_depth": 1001}, "transition_depth must be from 1 to 1,000, got 1001"),
         ({"dropout": 1.0}, "dropout must be in [0, 1), got 1.0"),
         ({"dropout": -0.1}, "dropout must be in [0, 1), got -0.1"),
-        ({"layers": 0}, "hidden_size and layers must be at least 1, got 200 and 0"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
+        ({"layers": 0}, "layers must be from 1 to 1,000, got 0"),
+        ({"layers": 10**30}, "layers must be from 1 to 1,000, got 1" + "0" * 30),
     ],
 )
 def test_what_a_recipe_may_not_say(values: dict[str, object], message: str) -> None:
