@@ -22,7 +22,6 @@ from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.looped import squash
 from seqtext.nn.products import linear
 
-
 DEEPEST = 1000
 """Layers of a stack, and maps or transitions of a layer."""
 
