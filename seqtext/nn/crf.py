@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -99,12 +98,8 @@ class CRF(nn.Module):
         if crf_decode.arrays_wanted(logits):
             self._check(logits, lengths)
             number = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-            start, transitions, end = (
-                np.where(allowed.numpy(), weight.detach().numpy().astype(np.float64), -np.inf)
-                for weight, allowed in self._weights()
-            )
-            number = _with_a_step(number).detach()
-            found = crf_decode.viterbi_arrays(number.numpy(), start, transitions, end, lengths.numpy())
+            given = (_with_a_step(number).detach(), *self.constrained(), lengths)
+            found = crf_decode.viterbi_arrays(*(each.numpy() for each in given))
             scores, paths = map(torch.from_numpy, found)
         elif graphs.wanted(logits):
             scores, paths = self._recorded(self._best, logits, lengths)
@@ -208,16 +203,13 @@ class CRF(nn.Module):
 
     def constrained(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of starts (C,), transitions (C,C) and ends (C,), float64, -inf where something is not allowed."""
-        start, transitions, end = (torch.where(allowed, w.double(), -torch.inf) for w, allowed in self._weights())
-        return start, transitions, end
-
-    def _weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Weights of starts, transitions and ends, each with what is allowed."""
-        return (
+        weights = (
             (self.start, self.start_allowed),
             (self.transitions, self.transitions_allowed),
             (self.end, self.end_allowed),
         )
+        start, transitions, end = (torch.where(allowed, weight.double(), -torch.inf) for weight, allowed in weights)
+        return start, transitions, end
 
     @staticmethod
     def _log_partition(p: Potentials, labels: Tensor | None = None) -> Tensor:

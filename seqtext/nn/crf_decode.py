@@ -1,9 +1,9 @@
 """Max-product over a linear chain: the best path (Viterbi 1967) and the k best (Forney 1973; Huang & Chiang 2005).
 
-The recursion runs from each sentence's end to its start, over the sentence reversed within its own length, so that
-padding trails and no step needs a mask; the path is then read off from the start. On a CPU `viterbi_arrays` does it; on
-a GPU both loops of `viterbi` are scans (`crf_scan`), but for sentences too short or too long for one. Ties go to the
-smallest label at the first position where the best paths differ.
+The recursion runs from each sentence's end to its start; the path is then read off from the start. On a CPU
+`viterbi_arrays` does it; elsewhere the recursion goes over the sentence reversed within its own length, so that padding
+trails and no step needs a mask, and on a GPU both loops of `viterbi` are scans (`crf_scan`), but for sentences too
+short or too long for one. Ties go to the smallest label at the first position where the best paths differ.
 """
 
 from __future__ import annotations
@@ -86,30 +86,32 @@ def viterbi_arrays(logits: Array, start: Array, transitions: Array, end: Array, 
     `logits` (B,T,C) of any floating type, the weights float64 and -inf where something is not allowed.
     """
     batch, time, labels = logits.shape
-    step, row = np.arange(time)[:, None], np.arange(batch)
-    flip = np.where(step < lengths, lengths - 1 - step, step)  # (T,B)
-    # Becomes, in place, the best scores. Sentences come last, so that the maximum over labels runs along whole rows: a
-    # third of the time. The two large operations of a step are torch's, which are twice as fast.
+    # Becomes, in place, the best score of a path from each position and label to the sentence's end. Sentences come
+    # last, so that sum and maximum over labels run along whole rows: a third of the time. Only the sum is torch's, of
+    # which numpy takes twice as long.
     best = np.empty((time, labels, batch))
-    best[:] = logits[row, flip].transpose(0, 2, 1)
-    best[0] += end[:, None]
-    onward = torch.from_numpy(np.ascontiguousarray(transitions.T)).unsqueeze(2)  # (from, to, 1)
-    joined, reached = onward.new_empty(labels, labels, batch), onward.new_empty(labels, batch)
-    found = reached.numpy()
-    for previous, current in zip(torch.from_numpy(best)[:-1, :, None].unbind(), best[1:], strict=True):
-        torch.add(previous, onward, out=joined)  # (from, to, B)
-        torch.amax(joined, 0, out=reached)
-        np.add(current, found, out=current)
-    ahead = np.ascontiguousarray(best.transpose(0, 2, 1))[flip, row]  # (T,B,C)
-    scores = np.where(lengths > 0, (ahead[0] + start).max(-1), 0.0)
+    best[:] = logits.transpose(1, 2, 0)
+    onward = torch.from_numpy(transitions).T.unsqueeze(2).contiguous()  # (from, to, 1)
+    joined, reached, last = onward.new_empty(labels, labels, batch), np.empty((labels, batch)), end[:, None]
+    sums, step = joined.numpy(), np.arange(time)[:, None]
+    ends, closing = step == lengths - 1, set(lengths.tolist())
+    best[-1] += last
+    for t, ahead in zip(range(time - 2, -1, -1), reversed(torch.from_numpy(best)[1:, :, None].unbind()), strict=True):
+        torch.add(ahead, onward, out=joined)  # (from, to, B)
+        np.maximum.reduce(sums, axis=0, out=reached)
+        if t + 1 in closing:  # what was found in a sentence's padding counts for nothing
+            np.copyto(reached, last, where=ends[t])
+        best[t] += reached
+    scores_of = np.ascontiguousarray(best.transpose(0, 2, 1))  # (T,B,C)
+    scores = np.where(lengths > 0, (scores_of[0] + start).max(-1), 0.0)
 
     paths, before = np.empty((time, batch), np.int64), None
-    sums = np.repeat(start[None], batch, axis=0)  # (B,C)
-    for scored, path in zip(ahead, paths, strict=True):
+    total = np.repeat(start[None], batch, axis=0)  # (B,C)
+    for scored, path in zip(scores_of, paths, strict=True):
         if before is not None:
-            transitions.take(before, axis=0, out=sums, mode="clip")
-        sums += scored
-        sums.argmax(-1, out=path)
+            transitions.take(before, axis=0, out=total, mode="clip")
+        total += scored
+        total.argmax(-1, out=path)
         before = path
     paths[step >= lengths] = NO_LABEL
     return scores, paths.T
