@@ -97,61 +97,58 @@ class CNNOverCharacters(nn.Module):
 
 
 def _maxima(products: Tensor, blocks: Sequence[Tensor], widths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    """The maximum over windows of each filter, (all U, F * widths), and for each width which window has it, (all U, F).
+    """The maximum over windows of each filter, (all U, F * widths), and which window has it, (U, F) of each block for
+    each width.
 
     `products` (N, F * sum of widths) of all characters of the blocks. Window w of a word ends on character w.
     """
     taps = products.unflatten(1, (sum(widths), -1)).split([block.numel() for block in blocks])
-    maxima, places = [], []
+    maxima: list[Tensor] = []
+    places: list[Tensor] = []
     first = 0
     for width in widths:
         found = []
         for block, of_block in zip(blocks, taps):
             words, longest = block.shape
             at = of_block.unflatten(0, (words, longest))  # (U, L, taps, F)
-            y = at.new_zeros(words, longest + width - 1, at.size(3))
-            for k in range(width):  # the character p counts in the windows that end on p to p + width - 1
+            # The character p counts in the windows that end on p to p + width - 1; a window whose first one is padding
+            # is none.
+            outside = at.new_zeros(words, longest, 1).masked_fill_((block == 0).unsqueeze(2), -torch.inf)
+            y = nn.functional.pad(at[:, :, first] + outside, (0, 0, width - 1, 0))  # (U, L + width - 1, F)
+            for k in range(1, width):
                 y[:, width - 1 - k : width - 1 - k + longest] += at[:, :, first + k]
-            real = (block != 0).sum(1, keepdim=True)  # (U, 1)
-            beyond = torch.arange(y.size(1), device=y.device) >= real + width - 1  # (U, L + width - 1)
-            found.append(y.masked_fill_(beyond.unsqueeze(2), -torch.inf).max(1))
+            found.append(y.max(1))
         maxima.append(torch.cat([values for values, _ in found]))
-        places.append(torch.cat([indices for _, indices in found]))
+        places.extend(indices for _, indices in found)
         first += width
     return torch.cat(maxima, dim=1), places
 
 
 class _Maxima(torch.autograd.Function):
-    """`_maxima`, whose gradient goes to the few products within the windows that have a maximum."""
+    """`_maxima`, whose gradient goes to the products within the windows that have a maximum."""
 
     @staticmethod
     def forward(ctx: Any, products: Tensor, blocks: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
         best, places = _maxima(products, blocks, widths)
         ctx.save_for_backward(*places)
-        ctx.shapes, ctx.widths, ctx.size = [block.shape for block in blocks], widths, products.size(1)
+        ctx.shapes, ctx.widths, ctx.count = [block.shape for block in blocks], widths, len(products)
         return best
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        places = ctx.saved_tensors
-        starts, lengths = [], []
-        count = 0
-        for number, longest in ctx.shapes:
-            starts.append(count + longest * torch.arange(number))
-            lengths.append(torch.full((number,), longest))
-            count += number * longest
-        start, length = (
-            torch.cat(parts).unsqueeze(1).to(grad.device, non_blocking=True) for parts in (starts, lengths)
-        )
-        result = grad.new_zeros(count + 1, sum(ctx.widths), places[0].size(1))  # the last row is for what is outside
-        first = 0
-        for width, place, each in zip(ctx.widths, places, grad.chunk(len(ctx.widths), dim=1)):
-            for k in range(width):
-                at = place + (k + 1 - width)  # (all U, F)
-                rows = torch.where((at >= 0) & (at < length), start + at, count)
-                result[:, first + k].scatter_(0, rows, each)
+        places, first = iter(ctx.saved_tensors), 0
+        result = grad.new_empty(ctx.count, sum(ctx.widths), grad.size(1) // len(ctx.widths))
+        parts = result.split([words * longest for words, longest in ctx.shapes])
+        for width, of_width in zip(ctx.widths, grad.chunk(len(ctx.widths), dim=1)):
+            of_blocks = of_width.split([words for words, _ in ctx.shapes])
+            for part, (words, longest), each in zip(parts, ctx.shapes, of_blocks):
+                y = grad.new_zeros(words, longest + width - 1, part.size(2))
+                y.scatter_(1, next(places).unsqueeze(1), each.unsqueeze(1))
+                at = part.unflatten(0, (words, longest))
+                for k in range(width):
+                    at[:, :, first + k] = y[:, width - 1 - k : width - 1 - k + longest]
             first += width
-        return result[:count].flatten(1), None, None
+        return result.flatten(1), None, None
 
 
 class RNNOverCharacters(nn.Module):
