@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
-from seqtext.nn.products import linear
+from seqtext.nn.products import batched, linear
 
 CHUNK = 1 << 24
 """Numbers of a hidden layer that exist at a time without a gradient, at most: 64 MB, however long source and target."""
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         """
         scores = self.scores(queries, keys, coverage).masked_fill(~real.unsqueeze(1), -math.inf)
         weights = scores.softmax(-1)
-        return weights.to(values.dtype) @ values, weights
+        return batched(weights.to(values.dtype), values), weights
 
 
 class AdditiveAttention(Attention):
@@ -127,7 +127,7 @@ class AdditiveAttention(Attention):
         hidden = queries.unsqueeze(2) + keys.unsqueeze(1)  # (B, T, S, A)
         if self.coverage is not None and coverage is not None:
             hidden = hidden + self.coverage(coverage.unsqueeze(3))
-        return self.score(hidden.tanh()).squeeze(3)
+        return linear(self.score, hidden.tanh()).squeeze(3)
 
 
 class DotAttention(Attention):
@@ -141,7 +141,7 @@ class DotAttention(Attention):
             )
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
-        return queries @ keys.transpose(1, 2)
+        return batched(queries, keys.transpose(1, 2))
 
 
 class GeneralAttention(Attention):
@@ -153,7 +153,7 @@ class GeneralAttention(Attention):
         return linear(self.key, values)
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
-        return queries @ keys.transpose(1, 2)
+        return batched(queries, keys.transpose(1, 2))
 
 
 class ScaledAttention(Attention):
@@ -167,7 +167,7 @@ class ScaledAttention(Attention):
         return linear(self.key, values)
 
     def scores(self, queries: Tensor, keys: Tensor, coverage: Tensor | None) -> Tensor:
-        return (linear(self.query, queries) * self.factor) @ keys.transpose(1, 2)
+        return batched(linear(self.query, queries) * self.factor, keys.transpose(1, 2))
 
 
 class MultiHeadAttention(ScaledAttention):
@@ -187,9 +187,10 @@ class MultiHeadAttention(ScaledAttention):
         self, queries: Tensor, values: Tensor, keys: Tensor, real: Tensor, coverage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         keys, parts = map(self._split, keys.chunk(2, dim=2))  # (B, heads, S, A)
-        scores = self._split(linear(self.query, queries) * self.factor) @ keys.transpose(2, 3)  # (B, heads, T, S)
+        asked = self._split(linear(self.query, queries) * self.factor)
+        scores = batched(asked, keys.transpose(2, 3))  # (B, heads, T, S)
         weights = scores.masked_fill(~real[:, None, None], -math.inf).softmax(-1)
-        mixed = (weights.to(parts.dtype) @ parts).transpose(1, 2).flatten(2)  # (B, T, heads * A)
+        mixed = batched(weights.to(parts.dtype), parts).transpose(1, 2).flatten(2)  # (B, T, heads * A)
         return linear(self.output, mixed), weights.mean(1)
 
     def _split(self, x: Tensor) -> Tensor:

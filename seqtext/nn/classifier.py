@@ -17,6 +17,7 @@ from seqtext.nn.embedding import CharacterCNN, CharacterRNN, EmbeddingConfig, No
 from seqtext.nn.encoders import BagConfig, CellsConfig, EncoderConfig, build_encoder
 from seqtext.nn.norm import build_norm
 from seqtext.nn.pool import MaxConfig, MeanConfig, Pool, PoolConfig
+from seqtext.nn.products import evenly
 from seqtext.nn.readout import build_output
 from seqtext.nn.reservoir import ReservoirConfig
 
@@ -105,7 +106,7 @@ class Classifier(nn.Module):
 
     def forward(self, windows: Windows, texts: int) -> Tensor:
         """The windows of `texts` texts -> logits (texts, C), float32: the mean over each text's windows."""
-        logits = self.output(self.features(windows)).float()  # (W, C)
+        logits = evenly(self.output, self.features(windows)).float()  # (W, C)
         if len(logits) == texts:
             return logits
         sums = logits.new_zeros(texts, logits.size(1)).index_add(0, windows.owner, logits)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtext.nn.cells import State
+from seqtext.nn.products import linear
 
 Condition = Literal["none", "initial", "input", "both"]
 
@@ -37,7 +38,8 @@ class Conditioning(nn.Module):
             return None
         vectors = self.vectors(labels)
         # In one number format with the states that follow: autocast would make the first of another.
-        parts = iter(self.bridge(vectors).tanh().to(vectors.dtype).split([n for layer in self.sizes for n in layer], 1))
+        begun = linear(self.bridge, vectors).tanh().to(vectors.dtype)
+        parts = iter(begun.split([n for layer in self.sizes for n in layer], 1))
         return [tuple(next(parts) for _ in layer) for layer in self.sizes]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class RecurrentDecoder(nn.Module):
         if self.bridge is not None:
             sizes = [size for size, _, starts in self.cells for _ in starts]
             # In one number format with the states that follow: autocast would make the first of another.
-            begun = iter(self.bridge(like).tanh().to(like.dtype).split(sizes, dim=1))
+            begun = iter(linear(self.bridge, like).tanh().to(like.dtype).split(sizes, dim=1))
         states: list[State] = []
         for size, parts, starts in self.cells:
             zero = like.new_zeros(count, size)

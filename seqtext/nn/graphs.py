@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from seqtext.errors import DeviceError
+from seqtext.nn.room import room
 from seqtext.nn.shared import ends
 
 Body: TypeAlias = Callable[..., Any]
@@ -72,12 +73,6 @@ RECORDERS: dict[str, Recorder] = {"cuda": _cuda}
 def wanted(x: Tensor) -> bool:
     """Whether what is computed from x should be recorded. Not within what is."""
     return WANTED and not _inside and x.device.type in RECORDERS and x.numel() > 0
-
-
-def room(count: int) -> int:
-    """What a size is filled up to: a multiple of 8, above 64 one of four or more sizes between two powers of 2."""
-    step = max(8, 2 ** (count.bit_length() - 3))
-    return -(-count // step) * step
 
 
 def run(

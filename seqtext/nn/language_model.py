@@ -20,6 +20,7 @@ from seqtext.nn.condition import Condition, Conditioning
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.encoders import ForwardStackConfig, build_stack
 from seqtext.nn.jordan import Recurrence, WordFeedback, without_memory
+from seqtext.nn.products import linear
 from seqtext.nn.readout import Readout
 from seqtext.nn.reservoir import Echo, ReservoirConfig
 from seqtext.nn.rnn import ForwardConfig
@@ -188,8 +189,11 @@ class LanguageModel(nn.Module):
             return self._feed_back(x, state)
         states, carry = self.encoder(x, None, state)
         dropped = self.output_dropout(states)
-        outputs = dropped if self.projection is None else self.projection(dropped)
-        return Hidden(outputs, states, dropped, carry)
+        return Hidden(self._projected(dropped), states, dropped, carry)
+
+    def _projected(self, states: Tensor) -> Tensor:
+        """(..., H) -> what words are scored from."""
+        return states if self.projection is None else linear(self.projection, states)
 
     def _feed_back(self, x: Tensor, state: list[State] | None) -> Hidden:
         """x (B, T, D) -> `Hidden`, step by step; the carry is the state of the layers, and what was fed back last."""
@@ -200,7 +204,7 @@ class LanguageModel(nn.Module):
         if forcing == 1.0 and not self.fed:  # no step waits for another
             states = without_memory(self.encoder, x)
             dropped = self.output_dropout(states)
-            return Hidden(dropped if self.projection is None else self.projection(dropped), states, dropped, [(fed,)])
+            return Hidden(self._projected(dropped), states, dropped, [(fed,)])
         size, softmax = self.embedding.embedding_dim, self.softmax
         assert isinstance(softmax, Softmax)
         masks, output_mask = self.encoder.masks(x), self.output_dropout.mask(x, self.encoder.output_size)
@@ -215,7 +219,7 @@ class LanguageModel(nn.Module):
             states, after = self.encoder(inputs, None, layers or None, masks=masks)
             layers = after if self.carried else []
             dropped = states * output_mask
-            outputs = dropped if self.projection is None else self.projection(dropped)
+            outputs = self._projected(dropped)
             if self.fed:
                 chances = softmax.logits(outputs[:, 0]).softmax(1)
                 fed = (chances.to(x.dtype) @ self.embedding.weight.to(x.dtype)).to(x.dtype)

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seqtext.config import Config
+from seqtext.nn.products import linear
 
 
 class States(NamedTuple):
@@ -140,7 +141,7 @@ class Attention(nn.Module):
 
     def weights(self, states: States) -> Tensor:
         """(B, T, H) -> (B, T, 1): what of each text is looked at, 1 in all, 0 at padded positions."""
-        scores = self.score(self.hidden(states.values).tanh())
+        scores = linear(self.score, linear(self.hidden, states.values).tanh())
         return scores.masked_fill(~states.real(), -torch.inf).softmax(1)
 
 

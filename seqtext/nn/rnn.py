@@ -286,7 +286,7 @@ class Recurrent(nn.Module):
         if self.skip == "residual":
             return states + below
         if self.skip == "highway":
-            return torch.lerp(below.to(states.dtype), states, gate(below).sigmoid().to(states.dtype))
+            return torch.lerp(below.to(states.dtype), states, linear(gate, below).sigmoid().to(states.dtype))
         return states
 
     def masks(self, like: Tensor) -> list[Tensor]:

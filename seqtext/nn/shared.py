@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqtext.nn.products import product
+from seqtext.nn.products import outer, product
 
 
 def ends() -> bool:
@@ -114,7 +114,7 @@ class _Token(torch.autograd.Function):
             return grad.new_zeros(shared.weight.shape), grad.new_zeros(len(shared.weight)) if biased else None, None
         inputs, grads = uses[0] if len(uses) == 1 else (torch.cat(parts) for parts in zip(*uses))
         number = shared.weight.dtype
-        of_weight = product(grads.to(number).t(), inputs.to(number).t())
+        of_weight = outer(grads.to(number), inputs.to(number))
         return of_weight, grads.sum(0).to(number) if biased else None, None
 
 

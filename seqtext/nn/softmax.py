@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from seqtext.config import Config
 from seqtext.nn.int8 import Int8Linear
 from seqtext.nn.products import add_product, product, product_into
+from seqtext.nn.room import filled
 
 CHUNK = 1 << 21
 """Logits that exist at a time, at most: 8 MB. Twice as many where products are in fewer bits and so take less of the
@@ -58,8 +59,8 @@ class _Total(torch.autograd.Function):
     """The summed loss over all rows, with the gradients computed on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """hidden (N, D), weight (V, D), bias (V,), targets (N,) int64, -1 where there is none -> ()."""
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, smoothing: float) -> Tensor:
+        """hidden (N, D), targets (N,) int64, -1 where there is none, weight (V, D), bias (V,) -> ()."""
         wanted = any(ctx.needs_input_grad)
         rows = _rows(hidden, weight.size(0))
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -100,8 +101,8 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         hidden, weight, bias = ctx.saved_tensors
-        grads = (hidden * grad).to(hidden.dtype), (weight * grad).to(ctx.types[0]), (bias * grad).to(ctx.types[1])
-        return *grads, None, None
+        of_weight, of_bias = (weight * grad).to(ctx.types[0]), (bias * grad).to(ctx.types[1])
+        return (hidden * grad).to(hidden.dtype), None, of_weight, of_bias, None
 
 
 class Softmax(nn.Module):
@@ -121,12 +122,13 @@ class Softmax(nn.Module):
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> () summed loss, of smoothed labels."""
         hidden, weight = _as_autocast(hidden, self.weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            return _Total.apply(hidden, weight, self.bias, targets, smoothing)
+            return _Total.apply(*_evened(hidden, targets), weight, self.bias, smoothing)
 
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden (N, D), targets (N,) int64 with -1 where there is none -> (N,) loss of each, without a gradient."""
-        hidden = _as_autocast(hidden)[0]
+        count = len(hidden)
+        hidden, targets = _evened(_as_autocast(hidden)[0], targets)
         rows = _rows(hidden, len(self.bias))
         buffers = torch.empty(2, rows, len(self.bias), device=hidden.device)
         write, parts = self.writer(), []
@@ -137,7 +139,7 @@ class Softmax(nn.Module):
             parts.append(
                 logits.gather(1, chosen.clamp(min=0).unsqueeze(1)).squeeze(1).neg().masked_fill(chosen < 0, 0.0)
             )
-        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+        return torch.cat(parts)[:count] if parts else hidden.new_zeros(0, dtype=torch.float32)
 
     def writer(self) -> Callable[[Tensor, Tensor], object]:
         """A function of out (N, V) float32 and hidden (N, D) that writes the logits there, without a gradient."""
@@ -205,6 +207,12 @@ class Adaptive(nn.Module):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         return self.layer.log_prob(hidden.float())
+
+
+def _evened(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden (N, D), targets (N,), filled up to as many rows as suit the kernels, with no target there."""
+    hidden = filled(hidden)
+    return hidden, nn.functional.pad(targets, (0, len(hidden) - len(targets)), value=-1)
 
 
 def _rows(hidden: Tensor, vocabulary: int) -> int:

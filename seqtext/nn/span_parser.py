@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from seqtext.nn.cky import bracketing, cky
 from seqtext.nn.dropout import LockedDropout
+from seqtext.nn.products import linear
 from seqtext.nn.rnn import Recurrent, Stack
 
 
@@ -129,11 +130,11 @@ class SpanParser(nn.Module):
         x = torch.where(last.unsqueeze(2), end, x)
         states, _ = self.encoder(x, lengths + 2, with_state=False)
         forward, backward = states.chunk(2, dim=2)
-        return self.project(self.dropout(torch.cat([forward[:, :-1], backward[:, 1:]], dim=2)))
+        return linear(self.project, self.dropout(torch.cat([forward[:, :-1], backward[:, 1:]], dim=2)))
 
     def _score(self, differences: Tensor) -> Tensor:
         """(..., S) -> (...)."""
-        return self.score((differences + self.bias).relu()).squeeze(-1)
+        return linear(self.score, (differences + self.bias).relu()).squeeze(-1)
 
     def _all(self, posts: Tensor) -> Tensor:
         """posts (B, T+1, S) -> scores (B, T, T+1)."""

@@ -18,6 +18,7 @@ from seqtext.nn.classifier import TextEmbedding
 from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import WordEmbedding, Words
 from seqtext.nn.encoders import CellsConfig
+from seqtext.nn.products import evenly
 from seqtext.nn.rnn import Recurrent
 from seqtext.nn.span_parser import SpanParser, SpanParserConfig
 from seqtext.nn.tree import Forest
@@ -103,4 +104,4 @@ class TreeClassifier(nn.Module):
         if self.training and self.dropout.p:
             mask = self.dropout.mask(x, states.size(1))  # (B, 1, H)
             states = states * mask.squeeze(1).index_select(0, forest.trees)
-        return self.output(states).float()
+        return evenly(self.output, states).float()

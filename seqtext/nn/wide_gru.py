@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqtext.nn.products import Laid, add_laid, product, product_into
+from seqtext.nn.products import Laid, add_laid, outer, product, product_into
 from seqtext.nn.scripted import scripted
 from seqtext.nn.shared import ends
 
@@ -68,8 +68,8 @@ class _GRU(torch.autograd.Function):
             of_h = _back(grad, sums, states, taken, laid.weight, laid.packed)
             read, flat = x.flatten(0, 1), taken.flatten(0, 1)
             of_x = product(flat[:, size:], w.t()).view(x.shape) if ctx.needs_input_grad[0] else None
-            of_w = product(flat[:, size:].t(), read.t())
-            of_u = product(flat[:, : 3 * size].t(), inputs[:-1].flatten(0, 1).t()).roll(-size, 0)
+            of_w = outer(flat[:, size:], read)
+            of_u = outer(flat[:, : 3 * size], inputs[:-1].flatten(0, 1)).roll(-size, 0)
             total = sums.sum((0, 1))
         return of_x, of_h, of_w, of_u, total[size:], total[: 3 * size].roll(-size)
 

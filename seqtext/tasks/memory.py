@@ -21,6 +21,7 @@ from seqtext.data import arrays
 from seqtext.data.batching import bucketed
 from seqtext.data.lexicon import Text, column, pad, types_of
 from seqtext.data.memory_jobs import JobConfig, MemoryData, read_memory
+from seqtext.nn.products import evenly
 from seqtext.nn.rnn import ForwardConfig, Recurrent
 from seqtext.task import Goal, Loss, Predicted, Split, Table
 from seqtext.tasks.words import size_fact
@@ -109,7 +110,8 @@ class Reader(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor, positions: Tensor) -> Tensor:
         """inputs (B, T, F), lengths (B,) on the CPU, positions (B, Q) -> (B, Q, C), float32."""
         states, _ = self.encoder(inputs, lengths, with_state=False)
-        return self.output(states.gather(1, positions.unsqueeze(2).expand(-1, -1, states.size(2)))).float()
+        asked = states.gather(1, positions.unsqueeze(2).expand(-1, -1, states.size(2)))
+        return evenly(self.output, asked).float()
 
 
 class Memory:

@@ -26,6 +26,7 @@ from seqtext.nn.dropout import LockedDropout
 from seqtext.nn.embedding import EmbeddingConfig, WordEmbedding, Words
 from seqtext.nn.encoders import StackConfig, build_stack
 from seqtext.nn.jordan import LabelFeedback, LabelRecurrence, Recurrence
+from seqtext.nn.products import evenly
 from seqtext.nn.readout import build_output
 from seqtext.nn.reservoir import Echo, ReservoirConfig
 from seqtext.nn.rnn import RecurrentConfig
@@ -152,7 +153,9 @@ class Tagger(nn.Module):
         Where labels are fed back they are `labels` (B, T), as in training, or without these the best ones so far.
         """
         states = self.features(words, lengths)
-        return self.output(states).float() if self.feedback is None else self.feedback(states, self.output, labels)
+        if self.feedback is not None:
+            return self.feedback(states, self.output, labels)
+        return evenly(self.output, states).float()
 
 
 class Ner:

@@ -71,11 +71,12 @@ class Devices:
     def losses(self, task: Task, module: nn.Module) -> nn.Module:
         """What computes the loss of a batch from its carry; over several processes, backward sums the gradients up.
 
-        The weights become those of the first process.
+        The weights become those of the first process, and so do buffers: only it has seen the training text.
         """
         losses = Losses(task, module)
         if self.world == 1:
             return losses
+        self.group.share(list(module.state_dict().values()))
         # No device_ids: they would have it move the lengths of a batch too, which stay on the CPU. A batch need not
         # reach every parameter: it may be empty on this process, or without what one is for, or one may be frozen.
         with watched(self.group), warnings.catch_warnings():

@@ -133,7 +133,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lm, ner = jobs["lm"]["overrides"], jobs["ner"]["overrides"]
     layers = {"train.init_from": str(folder / "lm-1"), "train.unfreeze": 1, "train.layer_decay": 0.5}
     jobs["layers"] = {"recipe": "ner", "overrides": ner | layers}
-    jobs["dropout"] = {"recipe": "ner", "overrides": ner | {"model.dropout": 0.5, "train.epochs": 3}}
+    drops = {"model.dropout": 0.5, "model.embedding.rare_dropout": 0.5, "model.embedding.word_dropout": 0.1}
+    jobs["dropout"] = {"recipe": "ner", "overrides": ner | drops | {"train.epochs": 3}}
     jobs["ridge"] = {
         "recipe": "ner-esn",
         "overrides": small("ner-esn") | {"model.encoder.size": 20, "train.batch_tokens": 107},
