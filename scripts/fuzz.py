@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import measure
 from fuzz_targets import TARGETS
 
 from seqtext.errors import InputError
@@ -45,13 +46,17 @@ class Slow(BaseException):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", metavar="TARGET", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)}")
-    parser.add_argument("--inputs", type=int, default=100_000, help="inputs of each target (default 100000)")
+    parser.add_argument("--inputs", type=measure.count, default=100_000, help="inputs of each target (default 100000)")
     parser.add_argument("--seed", type=int, default=1, help="default 1")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="try this input again and show what it raises")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
+    parser.add_argument(
+        "--only", type=measure.whole, metavar="NUMBER", help="try this input again and show what it raises"
+    )
+    parser.add_argument("--json", type=measure.new_file, metavar="FILE", help="write the figures to a file as well")
     given = parser.parse_args()
     if unknown := [name for name in given.targets if name not in TARGETS]:
         parser.error(f"no target {unknown[0]!r}; the targets: {', '.join(TARGETS)}")
+    if given.only is not None and len(given.targets) != 1:
+        parser.error(f"--only {given.only}: of which target? Name one")
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     os.environ["SEQTEXT_CACHE"] = str(scratch / "cache")
     found = {}
@@ -65,7 +70,7 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        measure.write_json(given.json, found)
     sys.exit(1 if any(figures["findings"] for figures in found.values()) else 0)
 
 

@@ -299,6 +299,14 @@ def count(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """An option's whole number that may be 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value
+
+
 def share(text: str) -> float:
     """An option's number above zero."""
     value = float(text)
@@ -312,9 +320,20 @@ def new_file(text: str) -> str:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: is a folder, expected a file")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    inside = path.absolute().parent
+    if not inside.is_dir() or not os.access(path if path.exists() else inside, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be written")
     return text
+
+
+def folder(text: str) -> Path:
+    """An option's folder, which is made: told at once where it cannot be."""
+    path = Path(text).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return path
 
 
 def options(about: str | None, *, recipe: str, data: str) -> argparse.ArgumentParser:

@@ -15,7 +15,6 @@ Zipf distribution), so that there are ever new words, as in text.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import measure
 import numpy as np
 import tiny
 
@@ -46,13 +46,13 @@ def main() -> None:
         default=list(tiny.FILES),
         help=f"to train, of {', '.join(tiny.FILES)} (default: all)",
     )
-    parser.add_argument("--epochs", type=int, default=20, help="of training (default 20)")
-    parser.add_argument("--examples", type=int, default=4000, help="to train on (default 4000)")
+    parser.add_argument("--epochs", type=measure.count, default=20, help="of training (default 20)")
+    parser.add_argument("--examples", type=measure.count, default=4000, help="to train on (default 4000)")
     parser.add_argument(
         "--sentences", type=int, default=1_000_000, help="to tag, 100000 at least or caches still fill; 0 for none"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the sentences (default 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the readings to a file as well")
+    parser.add_argument("--json", type=measure.new_file, metavar="FILE", help="write the readings to a file as well")
     given = parser.parse_args()
     if unknown := [task for task in given.tasks if task not in tiny.FILES]:
         parser.error(f"no task {unknown[0]!r}; the tasks: {', '.join(tiny.FILES)}")
@@ -73,7 +73,7 @@ def main() -> None:
             readings["tagging"] = tag(run, given.sentences, given.seed)
             show(f"tagging {given.sentences:,} sentences", readings["tagging"])
     if given.json:
-        given.json.write_text(json.dumps(readings, indent=2) + "\n", encoding="utf-8")
+        measure.write_json(given.json, readings)
     sys.exit(1 if any(growth(each) > LIMIT for each in readings.values()) else 0)
 
 

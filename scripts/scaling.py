@@ -28,7 +28,6 @@ import subprocess
 import sys
 import time
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import measure
@@ -246,8 +245,10 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="by default the recipe of each task")
     parser.add_argument("--steps", type=measure.count, default=20, help="of each measurement (default 20)")
     parser.add_argument("--repeats", type=measure.count, default=3, help="of all measurements (default 3)")
-    parser.add_argument("--faster", type=float, default=1.0, help="suppose workers that compute so many times faster")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
+    parser.add_argument(
+        "--faster", type=measure.share, default=1.0, help="suppose workers that compute so many times faster"
+    )
+    parser.add_argument("--json", metavar="FILE", type=measure.new_file, help="also write the figures to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     recipes = arguments.recipes or list(RECIPES)
@@ -256,12 +257,20 @@ def main() -> None:
         if os.environ["RANK"] == "0":
             print(json.dumps(found))
         return
+    from seqtext import recipe
+    from seqtext.errors import InputError
+
+    for name in recipes:
+        try:
+            recipe.load(name)
+        except InputError as error:
+            parser.error(str(error))
     os.environ["OMP_NUM_THREADS"] = "1"
     settings = measure.begin({"recipes": ", ".join(recipes), "steps": arguments.steps, "repeats": arguments.repeats})
     found = two_processes([*recipes, "--steps", str(arguments.steps), "--repeats", str(arguments.repeats)])
     figures = report(found, arguments.faster)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"settings": settings, **figures}, indent=2) + "\n")
+        measure.write_json(arguments.json, {"settings": settings, **figures})
 
 
 if __name__ == "__main__":

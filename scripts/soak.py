@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import measure
 import tiny
 from killed import PHASES, Fault, Moment, Place, in_a_copy, train, warm_up
 
@@ -50,11 +51,13 @@ def main() -> None:
     parser.add_argument(
         "tasks", metavar="TASK", nargs="*", default=list(tiny.FILES), help=f"of {', '.join(tiny.FILES)}"
     )
-    parser.add_argument("--cycles", type=int, default=500, help="kills, over all tasks (default 500)")
-    parser.add_argument("--fresh", type=int, default=20, help="of these, in processes that start from nothing")
+    parser.add_argument("--cycles", type=measure.count, default=500, help="kills, over all tasks (default 500)")
+    parser.add_argument(
+        "--fresh", type=measure.whole, default=20, help="of these, in processes that start from nothing"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep runs and output here")
+    parser.add_argument("--json", type=measure.new_file, metavar="FILE", help="write the figures to a file as well")
+    parser.add_argument("--scratch", type=measure.folder, metavar="DIR", help="keep runs and output here")
     given = parser.parse_args()
     if unknown := [task for task in given.tasks if task not in tiny.FILES]:
         parser.error(f"no task {unknown[0]!r}; the tasks: {', '.join(tiny.FILES)}")
@@ -66,7 +69,7 @@ def main() -> None:
         if not given.scratch:
             shutil.rmtree(scratch, ignore_errors=True)
     if given.json:
-        given.json.write_text(json.dumps(totals, indent=2) + "\n", encoding="utf-8")
+        measure.write_json(given.json, totals)
     sys.exit(1 if totals["faults"] else 0)
 
 

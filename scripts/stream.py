@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import measure
 import numpy as np
 
 LINE = 30
@@ -31,6 +32,8 @@ WORDS = 10_000
 """Different words; as frequent as Zipf's law has it."""
 LETTERS = 12
 """Of each word."""
+FEWEST = 30_000
+"""Words of a corpus."""
 LEAST = 450
 """MiB that Python, torch and the model ask for, with the threads of 2 cores: 425 were measured."""
 BLOCK = 1_000_000
@@ -93,19 +96,26 @@ def generate(path: Path, tokens: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tokens", type=int, default=20_000_000, help="words of the corpus (default 20,000,000)")
-    parser.add_argument("--limit", type=int, default=600, help="MiB of memory, as of `ulimit -d` (default 600)")
-    parser.add_argument("--steps", type=int, default=200, help="steps of training (default 200)")
-    parser.add_argument("--folder", required=True, help="where the corpus and its caches are put, and kept")
+    parser.add_argument(
+        "--tokens", type=measure.count, default=20_000_000, help="words of the corpus (default 20,000,000)"
+    )
+    parser.add_argument(
+        "--limit", type=measure.count, default=600, help="MiB of memory, as of `ulimit -d` (default 600)"
+    )
+    parser.add_argument("--steps", type=measure.count, default=200, help="steps of training (default 200)")
+    parser.add_argument(
+        "--folder", required=True, type=measure.folder, help="where the corpus and its caches are put, and kept"
+    )
     parser.add_argument("--generate", action="store_true", help="only write the text, without the limit")
     arguments = parser.parse_args()
+    if arguments.tokens < FEWEST:
+        parser.error(f"--tokens {arguments.tokens}: a thousandth of the lines is held out; expected {FEWEST:,} or more")
     if arguments.limit < (least := LEAST + arguments.tokens // 10_000_000):  # 509 of 550 were measured with a billion
         parser.error(
             f"--limit {arguments.limit}: {arguments.tokens:,} tokens take {least} MiB or more on 2 cores, and 8 MiB "
             "more with each further thread"
         )
-    folder = Path(arguments.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder: Path = arguments.folder
     tokens, path = arguments.tokens, folder / "train.txt"
     if arguments.generate:
         with stage("generating the text", tokens, Memory()):

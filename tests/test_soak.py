@@ -187,3 +187,25 @@ def test_memory_is_read_while_a_process_trains_and_tags(tmp_path):
     assert done.stdout.count("the limit") == 2, done.stderr
     assert [len(readings) for readings in found.values()] == [5, 20]
     assert all(50 < reading < 5000 for readings in found.values() for reading in readings)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("soak.py --cycles 0", "argument --cycles: 0: expected 1 or more"),
+        ("soak.py --scratch /dev/null/x", "argument --scratch: /dev/null/x: Not a directory"),
+        ("fuzz.py tagging --inputs -1", "argument --inputs: -1: expected 1 or more"),
+        ("fuzz.py --only 5", "--only 5: of which target? Name one"),
+        ("memory.py --json /dev/null/x", "argument --json: /dev/null/x: cannot be written"),
+        ("scaling.py ner --faster 0", "argument --faster: 0: expected more than 0"),
+        (
+            "stream.py --tokens 5 --folder x",
+            "--tokens 5: a thousandth of the lines is held out; expected 30,000 or more",
+        ),
+    ],
+)
+def test_scripts_refuse_at_once_what_would_measure_nothing(tmp_path, words, told):
+    name, *rest = words.split()
+    command = [sys.executable, str(ROOT / "scripts" / name), *rest]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.endswith(f"{name}: error: {told}\n") and done.stdout == ""

@@ -2,7 +2,8 @@
 
 What is measured is one step of training, float32 beside bf16 several times over: a recurrent layer of usual width and
 a product as large as an output layer's. The medians of the pairs are filed in precision.json of the cache folder, by
-processor, torch and number of threads. Only a clear gain counts: narrower layers than this one gain less from bf16.
+processor, torch and number of threads, where the pairs agree: on a busy machine another minute may say otherwise. Only
+a clear gain counts: narrower layers than this one gain less from bf16.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,9 +53,13 @@ def choose(device: torch.device) -> Choice:
         gain = known.get(key)
         how = "measured before"
         if gain is None:
-            gain, how = round(measure(device), 3), "measured now"
-            with suppress(OSError):
-                write_json(folder / FILE, {**known, key: gain})
+            pairs = measure(device)
+            gain, how = round(statistics.median(pairs), 3), "measured now"
+            if not _agree(pairs):
+                how = "measured now, on a busy machine, and to be measured again"
+            else:
+                with suppress(OSError):
+                    write_json(folder / FILE, {**known, key: gain})
     precision = "bf16" if gain >= GAIN else "float32"
     return Choice(precision, f"a layer trains {gain:.2f} times as fast in bf16 as in float32 ({how}: {key})")
 
@@ -80,8 +85,14 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(device: torch.device) -> float:
-    """How many times as fast as in float32 a step of training is in bf16: the median of several pairs.
+def _agree(pairs: Sequence[float]) -> bool:
+    """Whether the middle half of some gains comes to the same choice."""
+    low, _, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
+    return (low >= GAIN) == (high >= GAIN)
+
+
+def measure(device: torch.device) -> list[float]:
+    """How many times as fast as in float32 a step of training is in bf16, several times over.
 
     Leaves torch's random numbers as they were.
     """
@@ -104,7 +115,7 @@ def measure(device: torch.device) -> float:
         pairs.append(step(torch.float32) / step(torch.bfloat16))
         if pairs[-1] < 0.25:  # bf16 that the processor does not have natively; nothing is left to find out
             break
-    return statistics.median(pairs[2:] or pairs[-1:])
+    return pairs[2:] or pairs[-1:]
 
 
 def _wait(device: torch.device) -> None:
