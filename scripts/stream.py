@@ -103,9 +103,7 @@ def main() -> None:
         "--limit", type=measure.count, default=600, help="MiB of memory, as of `ulimit -d` (default 600)"
     )
     parser.add_argument("--steps", type=measure.count, default=200, help="steps of training (default 200)")
-    parser.add_argument(
-        "--folder", required=True, type=measure.folder, help="where the corpus and its caches are put, and kept"
-    )
+    parser.add_argument("--folder", required=True, help="where the corpus and its caches are put, and kept")
     parser.add_argument("--generate", action="store_true", help="only write the text, without the limit")
     arguments = parser.parse_args()
     if arguments.tokens < FEWEST:
@@ -115,7 +113,10 @@ def main() -> None:
             f"--limit {arguments.limit}: {arguments.tokens:,} tokens take {least} MiB or more on 2 cores, and 8 MiB "
             "more with each further thread"
         )
-    folder: Path = arguments.folder
+    try:
+        folder = measure.folder(arguments.folder)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--folder {error}")
     tokens, path = arguments.tokens, folder / "train.txt"
     if arguments.generate:
         with stage("generating the text", tokens, Memory()):
