@@ -76,7 +76,8 @@ class Devices:
         losses = Losses(task, module)
         if self.world == 1:
             return losses
-        self.group.share(list(module.state_dict().values()))
+        weights = dict(module.named_parameters())  # which DDP sends
+        self.group.share([each for name, each in module.state_dict().items() if name not in weights])
         # No device_ids: they would have it move the lengths of a batch too, which stay on the CPU. A batch need not
         # reach every parameter: it may be empty on this process, or without what one is for, or one may be frozen.
         with watched(self.group), warnings.catch_warnings():
