@@ -87,8 +87,8 @@ def processor() -> str:
 
 def _agree(pairs: Sequence[float]) -> bool:
     """Whether the middle half of some gains comes to the same choice."""
-    low, _, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
-    return (low >= GAIN) == (high >= GAIN)
+    quartiles = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else list(pairs)
+    return (quartiles[0] >= GAIN) == (quartiles[-1] >= GAIN)
 
 
 def measure(device: torch.device) -> list[float]:
